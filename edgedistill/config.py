@@ -1,0 +1,136 @@
+"""Settings: one frozen dataclass a step, one preset that sets them all, `--set step.field=value` for the rest."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, TypeVar, get_type_hints
+
+from edgedistill.errors import ConfigError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class IngestConfig:
+    name: str = "demo"  # of the data set, and of the releases made from it
+    labeled_fraction: float = 0.1  # of the training images; the other labels are kept for measuring only
+    train: float = 1 / 2
+    validation: float = 1 / 6  # the rest is the test split
+
+
+@dataclass(frozen=True)
+class TeacherConfig:
+    name: str = "demo-teacher"
+    mean: tuple[float, ...] = (0.5, 0.5, 0.5)  # of a float teacher's input, on a 0-1 scale; unused when it takes uint8
+    std: tuple[float, ...] = (0.5, 0.5, 0.5)
+
+
+@dataclass(frozen=True)
+class ScoreConfig:
+    policy: str = "digits"  # a name in edgedistill.views.POLICIES
+    views: int = 16  # random views a training image, beside the centre view
+    buckets: int = 16  # score parts; an image's bucket is a hash of its id
+    batch: int = 32  # images a request
+    in_flight: int = 4  # requests under way at once
+
+
+@dataclass(frozen=True)
+class DistillConfig:
+    arch: str = "edge_cnn"  # a name in edgedistill.models.ARCHITECTURES, or torchvision:NAME
+    size: int = 28  # pixels; the student's input is size x size
+    epochs: int = 60
+    batch: int = 64
+    lr: float = 4e-3
+    weight_decay: float = 5e-2
+    temperature: float = 4.0
+    alpha: float = 0.1  # weight of the labelled images' cross-entropy beside the distillation loss
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class QuantizeConfig:
+    calibration: int = 300  # training images
+    max_lost_share: float = 0.003  # net validation images that int8 may lose against fp32 ...
+    max_lost_count: int = 2  # ... or this many, whichever is more
+    min_agreement: float = 0.98  # argmax agreement of int8 and fp32 on validation
+
+
+@dataclass(frozen=True)
+class TrainTeacherConfig:
+    arch: str = "wide_cnn"
+    size: int = 28
+    epochs: int = 14
+    batch: int = 64
+    lr: float = 3e-3
+    weight_decay: float = 5e-2
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything a run can be told; the record holds it whole."""
+
+    ingest: IngestConfig = field(default_factory=IngestConfig)
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    score: ScoreConfig = field(default_factory=ScoreConfig)
+    distill: DistillConfig = field(default_factory=DistillConfig)
+    quantize: QuantizeConfig = field(default_factory=QuantizeConfig)
+    train_teacher: TrainTeacherConfig = field(default_factory=TrainTeacherConfig)
+
+
+# tiny: the same code in seconds, for tests; cpu: the demo on two cores.
+PRESETS = {
+    "tiny": RunConfig(
+        score=ScoreConfig(views=2, buckets=4),
+        distill=DistillConfig(epochs=3),
+        quantize=QuantizeConfig(calibration=40, max_lost_count=10, min_agreement=0.5),
+        train_teacher=TrainTeacherConfig(epochs=3),
+    ),
+    "cpu": RunConfig(),
+}
+
+
+def load(kind: type[T], values: Mapping[str, Any]) -> T:
+    """A settings dataclass from a mapping that came through JSON: Kubeflow turns every number into a float.
+
+    Raises:
+        ConfigError: an unknown field, or a value of the wrong kind.
+    """
+    hints = get_type_hints(kind)
+    unknown = sorted(set(values) - set(hints))
+    if unknown:
+        raise ConfigError(f"unknown setting {unknown[0]!r} of {kind.__name__}; expected one of {', '.join(hints)}")
+    return kind(**{name: _cast(f"{kind.__name__}.{name}", value, hints[name]) for name, value in values.items()})
+
+
+def run_config(preset: str, overrides: Iterable[str] = ()) -> RunConfig:
+    """The preset with `step.field=value` overrides.
+
+    Raises:
+        ConfigError: an unknown preset, step or field, or a value of the wrong kind.
+    """
+    if preset not in PRESETS:
+        raise ConfigError(f"unknown preset {preset!r}; expected one of {', '.join(PRESETS)}")
+    config = PRESETS[preset]
+    for override in overrides:
+        path, separator, text = override.partition("=")
+        step, dot, name = path.partition(".")
+        steps = {f.name for f in fields(config)}
+        if not separator or not dot or step not in steps:
+            raise ConfigError(f"--set {override!r} is no step.field=value; the steps are {', '.join(sorted(steps))}")
+        section = getattr(config, step)
+        config = replace(config, **{step: load(type(section), asdict(section) | {name: text})})
+    return config
+
+
+def _cast(name: str, value: Any, kind: Any) -> Any:
+    try:
+        if kind is int:
+            if float(value) != int(float(value)):
+                raise ValueError
+            return int(float(value))
+        if kind in (float, str):
+            return kind(value)
+        parts = value.split(",") if isinstance(value, str) else value
+        return tuple(float(part) for part in parts)
+    except (TypeError, ValueError):
+        raise ConfigError(f"{name} = {value!r} is no {getattr(kind, '__name__', 'list of numbers')}") from None
