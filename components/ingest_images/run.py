@@ -54,7 +54,7 @@ def run(*, store: str, data: str, config: dict[str, object], progress: Progress)
         return done
     classes = tuple(sorted({s.label for s in sources if s.label is not None}))
     rows, rejects = _ingest(objects, settings, sources, classes, progress)
-    return step.finish(_register(objects, Dataset(settings.name, classes, rows), rejects))
+    return step.finish(_register(objects, settings, Dataset(settings.name, classes, rows), rejects))
 
 
 def _find(folder: Path) -> Iterator[_Source]:
@@ -110,14 +110,18 @@ def _split(rows: tuple[ImageRow, ...], settings: IngestConfig) -> tuple[ImageRow
     return tuple(sorted(placed, key=lambda row: row.image_id))
 
 
-def _register(store: ObjectStore, dataset: Dataset, rejects: list[dict[str, str]]) -> dict[str, object]:
+def _register(
+    store: ObjectStore, settings: IngestConfig, dataset: Dataset, rejects: list[dict[str, str]]
+) -> dict[str, object]:
     if not dataset.rows:
         raise DatasetError(f"no image that can be used ({len(rejects)} refused); give a folder of JPEG or PNG files")
     if len(dataset.classes) < 2:
         found = dataset.classes[0] if dataset.classes else "none"
         raise DatasetError(f"a classifier needs two classes or more, found {found}; make one sub-folder a class")
     counts = dataset.counts()
-    if not all(counts[split] for split in ("train", "validation", "test")):
+    shares = {"train": settings.train, "validation": settings.validation}
+    shares["test"] = 1 - sum(shares.values())
+    if any(share > 0 and not counts[split] for split, share in shares.items()):
         raise DatasetError(f"{len(dataset.rows)} images are too few for three splits ({counts}); add images")
     table = to_parquet(dataset.rows)
     revision = digest(table + canonical_json(dataset.classes))
