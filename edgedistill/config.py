@@ -27,7 +27,7 @@ class TeacherConfig:
 @dataclass(frozen=True)
 class ScoreConfig:
     policy: str = "digits"  # a name in edgedistill.views.POLICIES
-    views: int = 16  # random views a training image, beside the centre view
+    views: int = 12  # random views a training image, beside the centre view
     buckets: int = 16  # score parts; an image's bucket is a hash of its id
     batch: int = 32  # images a request
     in_flight: int = 4  # requests under way at once

@@ -57,11 +57,12 @@ class Step:
         *,
         module: str,
         inputs: Mapping[str, str],
-        settings: Any,
+        settings: Any = None,
         libraries: Iterable[str] = (),
     ) -> "Step":
         """A step from the digests of its inputs, its settings (a dataclass) and the module that does the work."""
-        parts = {"inputs": dict(inputs), "settings": asdict(settings), "code": fingerprint(module, tuple(libraries))}
+        values = asdict(settings) if settings else {}
+        parts = {"inputs": dict(inputs), "settings": values, "code": fingerprint(module, tuple(libraries))}
         return Step(store, name, digest(canonical_json(parts))[:32])
 
     def find(self) -> Manifest | None:

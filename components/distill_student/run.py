@@ -1,0 +1,178 @@
+"""Train the student on the teacher's answers; or its vanilla twin on the labels alone, with the same budget."""
+
+import io
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from edgedistill.config import DistillConfig, ScoreConfig, load
+from edgedistill.dataset import Dataset, ImageRow, read_dataset
+from edgedistill.errors import DatasetError
+from edgedistill.metrics import agreement, top_k
+from edgedistill.progress import Progress
+from edgedistill.scores import read_logits
+from edgedistill.steps import Manifest, Step
+from edgedistill.storage import ObjectStore, digest, open_store
+from edgedistill.views import policy_named
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from edgedistill.training import Checkpoint, Loss
+
+MODES = ("student", "vanilla")
+
+
+def run(
+    *,
+    store: str,
+    mode: str,
+    images: Manifest,
+    scores: Manifest,
+    config: dict[str, Any],
+    scoring: dict[str, Any],
+    progress: Progress,
+) -> Manifest:
+    """Train one network.
+
+    Args:
+        store: address of the object store.
+        mode: `student` (the teacher's logits on every view, labels where known) or `vanilla` (labels alone).
+        images: what ingest_images made.
+        scores: what score_teacher made.
+        config: a DistillConfig as a mapping.
+        scoring: the ScoreConfig that the scores were made with: the views' policy and number.
+        progress: told after each epoch.
+
+    Returns:
+        outputs: weights (key, safetensors), arch, size, classes, mode, parameters, history (one entry an epoch).
+
+    Raises:
+        DatasetError: no label for the vanilla twin, or scores of another revision.
+        TrainingError: the loss is no finite number.
+    """
+    settings = load(DistillConfig, config)
+    objects = open_store(store)
+    step = Step.of(
+        objects,
+        "distill_student",
+        module="components.distill_student.run",
+        inputs={"images": images.digest, "scores": scores.digest, "mode": mode},
+        settings=settings,
+        libraries=("torch", "numpy", "pillow"),
+    )
+    if done := step.find():
+        return done
+    import torch
+    from safetensors.torch import save
+
+    from edgedistill.models import build, parameters
+    from edgedistill.training import Schedule, fit, predict, render_views
+
+    dataset = read_dataset(objects, images)
+    policy = policy_named(load(ScoreConfig, scoring).policy)
+    numbers = range(scores.outputs["views"] + 1)
+    rows = dataset.split("train") if mode == "student" else dataset.labeled
+    if not rows:
+        raise DatasetError(f"data set {dataset.name!r} has no training image for the {mode}; label some or add images")
+    progress.update(0, total=settings.epochs, note=f"{mode}: rendering views")
+    views = render_views(objects, rows, policy, views=numbers, size=settings.size)
+    held_out = render_views(objects, dataset.split("validation"), policy, views=[0], size=settings.size)[:, 0]
+    torch.manual_seed(settings.seed)
+    module = build(settings.arch, len(dataset.classes))
+    history: list[dict[str, float | None]] = []
+    measure = _measure(objects, scores, dataset.split("validation"))
+
+    def on_epoch(epoch: int, loss: float) -> None:
+        if epoch % 3 == 0 or epoch + 1 == settings.epochs:
+            history.append({"epoch": epoch, "loss": loss} | measure(predict(module, held_out)))
+
+    fit(
+        module,
+        views,
+        _loss(objects, scores, rows, mode, settings),
+        Schedule(settings.epochs, settings.batch, settings.lr, settings.weight_decay, settings.seed),
+        progress=progress,
+        note=mode,
+        steps_per_epoch=math.ceil(len(dataset.split("train")) / settings.batch),
+        checkpoint=_checkpoints(step, history),
+        on_epoch=on_epoch,
+    )
+    state = {name: tensor.contiguous() for name, tensor in module.state_dict().items()}
+    weights = save(state)
+    key = f"students/{digest(weights)}.safetensors"
+    objects.put(key, weights)
+    outputs = {"weights": key, "arch": settings.arch, "size": settings.size, "classes": len(dataset.classes)}
+    return step.finish(outputs | {"mode": mode, "parameters": parameters(module), "history": history})
+
+
+def _loss(
+    store: ObjectStore, scores: Manifest, rows: tuple[ImageRow, ...], mode: str, settings: DistillConfig
+) -> "Loss":
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    from edgedistill.losses import distillation
+
+    labels = torch.tensor([-1 if row.label is None else row.label for row in rows])
+    if mode == "vanilla":
+        return lambda logits, image, view: cross_entropy(logits, labels[image])
+    numbers = range(scores.outputs["views"] + 1)
+    teacher = torch.from_numpy(read_logits(store, scores, [row.image_id for row in rows], numbers))  # (N, V, K)
+    return lambda logits, image, view: distillation(
+        logits, teacher[image, view], labels[image], temperature=settings.temperature, alpha=settings.alpha
+    )
+
+
+def _measure(
+    store: ObjectStore, scores: Manifest, rows: tuple[ImageRow, ...]
+) -> Callable[[Any], dict[str, float | None]]:
+    """Validation curves: agreement with the teacher, and top-1 and top-5 where labels are known for measuring."""
+    import numpy as np
+
+    teacher = read_logits(store, scores, [row.image_id for row in rows], [0])[:, 0]
+    truth = np.array([-1 if row.truth is None else row.truth for row in rows])
+    known = truth >= 0
+
+    def measure(logits: Any) -> dict[str, float | None]:
+        tops = {f"top{k}": top_k(logits[known], truth[known], k) if known.any() else None for k in (1, 5)}
+        return {"agreement": agreement(logits, teacher)} | tops
+
+    return measure
+
+
+def _checkpoints(step: Step, history: list[dict[str, float | None]]) -> "Checkpoint":
+    """Checkpoints beside the step's manifest. Torch's format, read with weights_only; never a pickle of code."""
+    import torch
+
+    from edgedistill.training import Checkpoint
+
+    prefix = f"checkpoints/{step.name}/{step.key}/"
+
+    def load_last() -> dict[str, object] | None:
+        keys = list(step.store.list(prefix))
+        if not keys:
+            return None
+        state: dict[str, Any] = torch.load(io.BytesIO(step.store.get(keys[-1])), weights_only=True)
+        history[:] = state["history"]
+        return state
+
+    def save_epoch(epoch: int, state: dict[str, object]) -> None:
+        buffer = io.BytesIO()
+        torch.save(state | {"history": list(history)}, buffer)
+        key = f"{prefix}{epoch:06d}.pt"
+        if not step.store.exists(key):
+            step.store.put(key, buffer.getvalue())
+
+    return Checkpoint(load_last, save_epoch)
+
+
+def read_student(store: ObjectStore, student: Manifest) -> "nn.Module":
+    """The trained module, in evaluation mode."""
+    from safetensors.torch import load as load_weights
+
+    from edgedistill.models import build
+
+    module = build(student.outputs["arch"], student.outputs["classes"])
+    module.load_state_dict(load_weights(store.get(student.outputs["weights"])))
+    return module.eval()

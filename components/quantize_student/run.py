@@ -1,0 +1,128 @@
+"""The student as OpenVINO fp32 and int8: a ladder that stops at the first rung inside the gates."""
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.distill_student.run import read_student
+from edgedistill.config import QuantizeConfig, load
+from edgedistill.dataset import ImageRow, read_dataset, read_pixels
+from edgedistill.images import center_view
+from edgedistill.inference import Student
+from edgedistill.metrics import agreement, gate, net_lost
+from edgedistill.progress import Progress
+from edgedistill.steps import Manifest, Step
+from edgedistill.storage import ObjectStore, digest, open_store
+
+if TYPE_CHECKING:
+    import openvino as ov
+
+RUNGS = ("ptq", "ptq_full_bias_correction")
+
+
+def run(*, store: str, images: Manifest, student: Manifest, config: dict[str, Any], progress: Progress) -> Manifest:
+    """Convert and quantise.
+
+    Args:
+        store: address of the object store.
+        images: what ingest_images made; calibration comes from train, the gates from validation.
+        student: what distill_student made.
+        config: a QuantizeConfig as a mapping.
+        progress: told after each rung.
+
+    Returns:
+        outputs: fp32 and int8 (keys of xml and bin, and their size_bytes), rung, gates (of the last rung tried).
+        A missed gate is told in the gates; `report_run` ends the run with it and nothing is published.
+    """
+    settings = load(QuantizeConfig, config)
+    objects = open_store(store)
+    step = Step.of(
+        objects,
+        "quantize_student",
+        module="components.quantize_student.run",
+        inputs={"images": images.digest, "student": student.digest},
+        settings=settings,
+        libraries=("torch", "openvino", "nncf"),
+    )
+    if done := step.find():
+        return done
+    dataset = read_dataset(objects, images)
+    size = student.outputs["size"]
+    calibration = _pictures(objects, dataset.split("train")[: settings.calibration], size)
+    validation = dataset.split("validation")
+    pictures = _pictures(objects, validation, size)
+    truth = np.array([-1 if row.truth is None else row.truth for row in validation])
+    fp32_model = _convert(objects, student)
+    fp32 = Student(fp32_model.clone()).logits(pictures)
+    rung, gates = RUNGS[0], []
+    for done_rungs, rung in enumerate(RUNGS, 1):
+        int8_model = _quantize(fp32_model, calibration, full=rung != "ptq")
+        gates = _gates(fp32, Student(int8_model.clone()).logits(pictures), truth, settings)
+        progress.update(done_rungs, total=len(RUNGS), note=rung)
+        if all(one["passed"] for one in gates):
+            break
+    outputs = {"fp32": _store_model(objects, fp32_model), "int8": _store_model(objects, int8_model)}
+    return step.finish(outputs | {"rung": rung, "gates": gates, "size": size})
+
+
+def _gates(
+    fp32: NDArray[np.float32], int8: NDArray[np.float32], truth: NDArray[np.int64], settings: QuantizeConfig
+) -> list[dict[str, Any]]:
+    """Where no label is known for measuring, fp32's own answer stands for it: then every changed image is a loss."""
+    labels = np.where(truth >= 0, truth, fp32.argmax(axis=1))
+    lost = net_lost(fp32, int8, labels)
+    limit = max(settings.max_lost_count, settings.max_lost_share * len(labels))
+    same = agreement(int8, fp32)
+    return [
+        gate("int8 net images lost", lost, limit, lost <= limit),
+        gate("int8 agreement with fp32", same, settings.min_agreement, same >= settings.min_agreement),
+    ]
+
+
+def _pictures(store: ObjectStore, rows: tuple[ImageRow, ...], size: int) -> NDArray[np.uint8]:
+    return np.stack([center_view(read_pixels(store, row), size) for row in rows])
+
+
+def _convert(store: ObjectStore, student: Manifest) -> "ov.Model":
+    """Torch to OpenVINO, with the uint8 NHWC front inside."""
+    import openvino as ov
+    import torch
+
+    from edgedistill.models import Deployable
+
+    size = student.outputs["size"]
+    example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
+    module = Deployable(read_student(store, student)).eval()
+    batch = torch.export.Dim("batch", min=1, max=1024)
+    model = ov.convert_model(torch.export.export(module, (example,), dynamic_shapes=({0: batch},)))
+    model.inputs[0].get_tensor().set_names({"image"})
+    model.outputs[0].get_tensor().set_names({"logits"})
+    return model
+
+
+def _quantize(model: "ov.Model", calibration: NDArray[np.uint8], *, full: bool) -> "ov.Model":
+    import nncf
+
+    return nncf.quantize(
+        model.clone(),
+        nncf.Dataset([picture[None] for picture in calibration]),
+        subset_size=len(calibration),
+        fast_bias_correction=not full,
+    )
+
+
+def _store_model(store: ObjectStore, model: "ov.Model") -> dict[str, Any]:
+    import openvino as ov
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.xml"
+        # No fp16 compression: rounding the int8 graph's float constants after the gates would change what they measured.
+        ov.save_model(model, path, compress_to_fp16=False)
+        xml, weights = path.read_bytes(), path.with_suffix(".bin").read_bytes()
+    root = f"models/{digest(xml + weights)}"
+    store.put(f"{root}/model.xml", xml)
+    store.put(f"{root}/model.bin", weights)
+    return {"xml": f"{root}/model.xml", "bin": f"{root}/model.bin", "size_bytes": len(xml) + len(weights)}
