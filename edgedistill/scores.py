@@ -114,5 +114,7 @@ def read_logits(store: ObjectStore, scores: Manifest, image_ids: Sequence[str], 
         found |= {view: row for view, row in read_part(store, key) if view in wanted}
     if len(found) < len(wanted):
         missing = sorted(wanted - set(found))[0]
-        raise DatasetError(f"the scores hold no view {missing[1]} of image {missing[0][:12]}; score this revision first")
+        raise DatasetError(
+            f"the scores hold no view {missing[1]} of image {missing[0][:12]}; score this revision first"
+        )
     return np.stack([[found[(image, view)] for view in numbers] for image in image_ids]).astype(np.float32)

@@ -8,6 +8,7 @@ keys on image, command and artifact ids (a commit misses everything, new bytes u
 import ast
 import importlib.metadata
 import json
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from edgedistill.errors import EdgeDistillError
-from edgedistill.progress import Progress
+from edgedistill.progress import FILE_VARIABLE, Progress
 from edgedistill.storage import ObjectStore, canonical_json, digest, pretty_json
 
 _ROOT = Path(__file__).resolve().parent.parent
@@ -97,13 +98,15 @@ def read_manifest(path: Path) -> Manifest:
     return Manifest(**json.loads(path.read_text()))
 
 
-def execute(artifact: Any, run: Callable[..., Manifest], progress_file: str | None, **arguments: Any) -> None:
-    """Run one step as a Kubeflow component does: artifacts in, one artifact out.
+def execute(artifact: Any, run: Callable[..., Manifest], **arguments: Any) -> None:
+    """Run one step as a Kubeflow component does: artifacts in, one artifact out. The entry point of every component.
 
     Every argument that has a `.path` is read as a Manifest. `artifact` gets the new manifest as its content and its
     key, seconds and `cached` as metadata, where the run's report and Kubeflow's UI find them.
     """
-    progress = Progress(Path(progress_file) if progress_file else None, step=run.__module__.split(".")[-2])
+    file = os.environ.get(FILE_VARIABLE)
+    name = "_".join(filter(None, (run.__module__.split(".")[-2], arguments.get("mode"))))
+    progress = Progress(Path(file) if file else None, step=name)
     values = {k: read_manifest(Path(v.path)) if hasattr(v, "path") else v for k, v in arguments.items()}
     began = time.perf_counter()
     progress.started()

@@ -131,9 +131,7 @@ async def _score(
     return asked, time.perf_counter() - began
 
 
-def _bare_loop(
-    store: ObjectStore, teacher: Manifest, renderer: _Renderer, todo: list[Part], batch: int
-) -> float:
+def _bare_loop(store: ObjectStore, teacher: Manifest, renderer: _Renderer, todo: list[Part], batch: int) -> float:
     """Images a second of the same work in this process: render, infer, no server. For the record's ratio."""
     from edgedistill.inference import Student
 

@@ -11,7 +11,7 @@ from edgedistill.progress import Progress
 from edgedistill.steps import Manifest, Step
 from edgedistill.storage import digest, open_store
 
-VIEWS = 16  # random views an image, beside the centre view
+VIEWS = 9  # random views an image, beside the centre view
 
 
 def run(*, store: str, images: Manifest, policy: str, config: dict[str, Any], progress: Progress) -> Manifest:
@@ -53,7 +53,9 @@ def run(*, store: str, images: Manifest, policy: str, config: dict[str, Any], pr
     dataset = read_dataset(objects, images)
     rows = dataset.labeled
     if not rows:
-        raise DatasetError(f"data set {dataset.name!r} has no labelled image to train a teacher on; give --teacher FILE")
+        raise DatasetError(
+            f"data set {dataset.name!r} has no labelled image to train a teacher on; give --teacher FILE"
+        )
     labels = torch.tensor([row.label for row in rows])
     views = render_views(objects, rows, policy_named(policy), views=range(VIEWS + 1), size=settings.size)
     torch.manual_seed(settings.seed)
