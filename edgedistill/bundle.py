@@ -150,7 +150,8 @@ def write_bundle(
     }
     answers = []
     for i, (picture, logits) in enumerate(golden):
-        file = f"golden/{i:03d}.{'png' if picture.startswith(b'\x89PNG') else 'jpg'}"
+        suffix = "png" if picture.startswith(b"\x89PNG") else "jpg"
+        file = f"golden/{i:03d}.{suffix}"
         contents[file] = picture
         answers.append(Golden(file, tuple(float(x) for x in logits)))
     manifest = Manifest(

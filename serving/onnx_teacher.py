@@ -61,7 +61,9 @@ def _parse(model: bytes) -> onnx.ModelProto:
     initial = {tensor.name for tensor in proto.graph.initializer}
     inputs = [value for value in proto.graph.input if value.name not in initial]
     if len(inputs) != 1 or len(proto.graph.output) != 1:
-        raise TeacherError(f"the teacher has {len(inputs)} inputs and {len(proto.graph.output)} outputs; expected one each")
+        raise TeacherError(
+            f"the teacher has {len(inputs)} inputs and {len(proto.graph.output)} outputs; expected one each"
+        )
     del proto.graph.input[:]
     proto.graph.input.extend(inputs)
     return proto
@@ -85,7 +87,9 @@ def _front(target: str, mean: Sequence[float], std: Sequence[float]) -> list[onn
     ]
 
 
-def _assemble(proto: onnx.ModelProto, front: list[onnx.NodeProto | onnx.TensorProto], *, size: int, classes: int) -> bytes:
+def _assemble(
+    proto: onnx.ModelProto, front: list[onnx.NodeProto | onnx.TensorProto], *, size: int, classes: int
+) -> bytes:
     graph = proto.graph
     old_input, old_output = graph.input[0].name, graph.output[0].name
     nodes = [part for part in front if isinstance(part, onnx.NodeProto)]

@@ -41,12 +41,16 @@ async def check(client: InferenceServerClient, endpoint: Endpoint) -> None:
     try:
         metadata = await client.get_model_metadata(endpoint.model, as_json=True, client_timeout=DEADLINE_S)
     except InferenceServerException as error:
-        raise TeacherError(f"no model {endpoint.model!r} at {endpoint.url}: {error.message()}; deploy it again") from error
+        raise TeacherError(
+            f"no model {endpoint.model!r} at {endpoint.url}: {error.message()}; deploy it again"
+        ) from error
     served = [_tensor(t) for t in (*metadata["inputs"], *metadata["outputs"])]
     size, classes = endpoint.size, endpoint.classes
     expected = [(INPUT, "UINT8", [-1, size, size, 3]), (OUTPUT, "FP32", [-1, classes])]
     if served != expected:
-        raise TeacherError(f"the model served at {endpoint.url} is {served}, the published one {expected}; deploy it again")
+        raise TeacherError(
+            f"the model served at {endpoint.url} is {served}, the published one {expected}; deploy it again"
+        )
 
 
 async def ask(
@@ -99,7 +103,9 @@ async def _infer(client: InferenceServerClient, endpoint: Endpoint, images: NDAr
         logits = result.as_numpy(OUTPUT)
         if logits is None or logits.shape != (len(images), endpoint.classes):
             shape = None if logits is None else logits.shape
-            raise TeacherError(f"the teacher answered {shape} to {len(images)} pictures; expected {endpoint.classes} each")
+            raise TeacherError(
+                f"the teacher answered {shape} to {len(images)} pictures; expected {endpoint.classes} each"
+            )
         return np.asarray(logits, np.float32)
 
     return await _retry(once, endpoint)
