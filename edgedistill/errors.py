@@ -37,7 +37,7 @@ class StorageError(EdgeDistillError):
     """The object store refused, lost or changed something."""
 
 
-class SwapConflict(StorageError):
+class SwapConflict(StorageError):  # noqa: N818 - what happened, not what failed
     """A HEAD file was not what the caller last read; read it again and retry."""
 
 

@@ -1,10 +1,10 @@
 """The node's state folder: one pointer says everything, and it moves in one rename.
 
-    pointer.json             active and previous release, their metadata folder, the highest versions seen
-    releases/<digest>/       a verified bundle
-    metadata/<number>/       the TUF metadata that vouches for them
-    quarantine.json          digests that were tried and refused
-    tmp/                     whatever was not finished; emptied at start
+pointer.json             active and previous release, their metadata folder, the highest versions seen
+releases/<digest>/       a verified bundle
+metadata/<number>/       the TUF metadata that vouches for them
+quarantine.json          digests that were tried and refused
+tmp/                     whatever was not finished; emptied at start
 """
 
 import json
@@ -63,7 +63,9 @@ class State:
             for leftover in (root / "tmp").iterdir():
                 _remove(leftover)
         except OSError as error:
-            raise NodeError(f"state folder {root} cannot be used: {error.strerror}; give another with --state") from error
+            raise NodeError(
+                f"state folder {root} cannot be used: {error.strerror}; give another with --state"
+            ) from error
 
     def pointer(self) -> Pointer:
         """The current pointer; an empty one before the first activation.

@@ -15,8 +15,10 @@ from urllib.parse import urlsplit
 
 import urllib3
 from tuf.api.exceptions import (
+    BadVersionNumberError,
     DownloadError,
     DownloadHTTPError,
+    DownloadLengthMismatchError,
     ExpiredMetadataError,
     LengthOrHashMismatchError,
     RepositoryError,
@@ -34,7 +36,7 @@ TIMEOUT_S = 10.0
 ROLES = ("timestamp", "snapshot", "releases")
 
 
-class Unreachable(NodeError):
+class Unreachable(NodeError):  # noqa: N818 - the state it names
     """The origin does not answer; the node goes on with what it has."""
 
 
@@ -96,7 +98,9 @@ class Repository:
                 bootstrap=root,
             )
         except RepositoryError as error:
-            raise NodeError(f"the root of trust is refused: {error}; give the operator's 1.root.json, --root") from error
+            raise NodeError(
+                f"the root of trust is refused: {error}; give the operator's 1.root.json, --root"
+            ) from error
 
     def refresh(self, name: str, highest: Mapping[str, int]) -> Catalog:
         """Fetch and verify the metadata, and read the index of one name.
@@ -116,7 +120,8 @@ class Repository:
             for role, seen in highest.items():
                 if versions.get(role, 0) < seen:
                     raise RefusedRelease(
-                        "old_metadata", f"the origin's {role} is version {versions.get(role)}, this node has seen {seen}"
+                        "old_metadata",
+                        f"the origin's {role} is version {versions.get(role)}, this node has seen {seen}",
                     )
             if target is None:
                 return Catalog(0, 0, {}, versions)
@@ -218,6 +223,10 @@ def _typed(error: Exception) -> NodeError | RefusedRelease:
         return RefusedRelease("expired_metadata", f"the origin's list of releases has expired: {error}")
     if isinstance(error, UnsignedMetadataError):
         return RefusedRelease("bad_signature", f"the origin's list of releases is not signed by a trusted key: {error}")
+    if isinstance(error, BadVersionNumberError):
+        return RefusedRelease("old_metadata", f"the origin offers an older list of releases: {error}")
+    if isinstance(error, DownloadLengthMismatchError):
+        return RefusedRelease("wrong_digest", f"a file of the origin is longer than was signed: {error}")
     if isinstance(error, DownloadError):
         return Unreachable(f"the origin does not answer: {error}")
     return RefusedRelease("bad_metadata", f"the origin's list of releases is refused: {error!r}")

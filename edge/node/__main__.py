@@ -1,0 +1,123 @@
+"""An edge node: it fetches, verifies, tries and serves the student, and keeps serving whatever happens.
+
+python -m edge.node --releases URL-or-folder --root root.json --state DIR --name demo
+"""
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import uvicorn
+
+from edge.node.agent import Agent, Settings
+from edge.node.engine import Serving
+from edge.node.server_grpc import start as start_grpc
+from edge.node.server_rest import Metrics, build_app
+from edge.node.state import State
+from edgedistill.errors import EdgeDistillError, NodeError
+
+
+def main() -> None:
+    """Run a node until SIGTERM or SIGINT."""
+    options = _parser().parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    logging.getLogger("tuf").setLevel(logging.ERROR)
+    try:
+        asyncio.run(_run(options))
+    except EdgeDistillError as error:
+        sys.exit(f"edge.node: {error}")
+    except OSError as error:
+        sys.exit(f"edge.node: {error}; choose other ports with --http-port and --grpc-port")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m edge.node", description=(__doc__ or "").splitlines()[0])
+    add = parser.add_argument
+    add("--releases", required=True, help="folder or URL that holds metadata/ and targets/")
+    add("--root", type=Path, help="the operator's 1.root.json: the root of trust, never fetched")
+    add("--state", type=Path, required=True, help="folder of this node's own")
+    add("--name", required=True, help="of the releases, for example demo")
+    add("--version-file", type=Path, help="file that holds the version to serve; absent: wait")
+    add("--version", type=int, default=0, help="version to serve; 0: the newest")
+    add("--listen", default="127.0.0.1", help="address to listen on")
+    add("--http-port", type=int, default=8080, help="0: any free one")
+    add("--grpc-port", type=int, default=8081, help="0: any free one")
+    add("--node-name", default=socket.gethostname(), help="shown in /status")
+    add("--poll-s", type=float, default=5.0, help="seconds between looks at the wanted version")
+    return parser
+
+
+async def _run(options: argparse.Namespace) -> None:
+    if options.root is None:
+        raise NodeError("no root of trust is given; copy the operator's 1.root.json here and give --root FILE")
+    try:
+        root = options.root.read_bytes()
+    except OSError as error:
+        raise NodeError(
+            f"the root of trust {options.root} cannot be read: {error.strerror}; give --root FILE"
+        ) from error
+    settings = Settings(options.node_name, options.name, options.releases, root, options.version_file, options.version)
+    serving, metrics = Serving(), Metrics()
+    agent = Agent(settings, State(options.state), serving, _failpoint(os.environ.get("EDGEDISTILL_FAILPOINT", "")))
+    agent.boot()
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    listener = _listen(options.listen, options.http_port)
+    grpc_server, grpc_port = await start_grpc(agent, metrics, f"{options.listen}:{options.grpc_port}")
+    config = uvicorn.Config(build_app(agent, metrics), log_config=None, access_log=False, lifespan="off")
+    http = _HttpServer(config)
+    serving_http = asyncio.create_task(http.serve([listener]))
+    http_port = listener.getsockname()[1]
+    print(f"serving on http://{options.listen}:{http_port} grpc://{options.listen}:{grpc_port}", flush=True)
+    try:
+        await _rounds(agent, stopping, options.poll_s)
+    finally:
+        http.should_exit = True
+        await serving_http
+        await grpc_server.stop(5)
+        serving.close()
+
+
+async def _rounds(agent: Agent, stopping: asyncio.Event, poll_s: float) -> None:
+    while not stopping.is_set():
+        await asyncio.to_thread(agent.step)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stopping.wait(), poll_s)
+
+
+class _HttpServer(uvicorn.Server):
+    """uvicorn without its own signal handlers: the node ends both servers together."""
+
+    @contextlib.contextmanager
+    def capture_signals(self):  # type: ignore[no-untyped-def]
+        yield
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind((host, port))
+    return listener
+
+
+def _failpoint(name: str) -> Callable[[str], None]:
+    """Tests end the process between two steps of an update; nobody else sets the variable."""
+
+    def reached(point: str) -> None:
+        if point == name:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return reached
+
+
+if __name__ == "__main__":
+    main()
