@@ -74,9 +74,15 @@ def to_parquet(rows: Sequence[ImageRow]) -> bytes:
     return buffer.getvalue()
 
 
+def read_parquet(data: bytes) -> pa.Table:
+    """A table from Parquet bytes, on this thread alone: with pyarrow 26 a process that used its reader's threads
+    aborts as it exits ("terminate called without an active exception"), now and then."""
+    return pq.ParquetFile(io.BytesIO(data), pre_buffer=False).read(use_threads=False)
+
+
 def read_dataset(store: ObjectStore, images: Manifest) -> Dataset:
     """The revision that `ingest_images` made."""
-    table = pq.read_table(io.BytesIO(store.get(images.outputs["table"])))
+    table = read_parquet(store.get(images.outputs["table"]))
     rows = tuple(ImageRow(**row) for row in table.to_pylist())
     return Dataset(images.outputs["name"], tuple(images.outputs["classes"]), rows)
 

@@ -15,6 +15,7 @@ from edgedistill.images import encode_png
 
 THEIRS = 200  # images a class of somebody else's, all labelled
 OURS = 300  # images a class of the user's
+DEMO_SHARE = {"tiny": 0.1}  # of each class, by preset; all of it otherwise
 
 
 @dataclass(frozen=True)

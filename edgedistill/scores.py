@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from edgedistill.dataset import Dataset
+from edgedistill.dataset import Dataset, read_parquet
 from edgedistill.errors import DatasetError, TeacherError
 from edgedistill.steps import Manifest
 from edgedistill.storage import ObjectStore, digest
@@ -91,7 +91,7 @@ def write_part(store: ObjectStore, part: Part, rows: Mapping[ViewKey, NDArray[np
 
 def read_part(store: ObjectStore, key: str) -> Iterator[tuple[ViewKey, NDArray[np.float16]]]:
     """The views of a part and their (K,) float16 logits."""
-    table = pq.read_table(io.BytesIO(store.get(key)))
+    table = read_parquet(store.get(key))
     column = table.column("logits").combine_chunks()
     logits = column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1)
     names = zip(table.column("image_id").to_pylist(), table.column("view").to_pylist(), strict=True)

@@ -9,6 +9,7 @@ import ast
 import importlib.metadata
 import json
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -19,6 +20,8 @@ from typing import Any
 from edgedistill.errors import EdgeDistillError
 from edgedistill.progress import FILE_VARIABLE, Progress
 from edgedistill.storage import ObjectStore, canonical_json, digest, pretty_json
+
+SUBMITTER_VARIABLE = "EDGEDISTILL_SUBMITTER"  # pid of an embedded run's submitter; read by the entry point only
 
 _ROOT = Path(__file__).resolve().parent.parent
 _PACKAGES = ("edgedistill", "components", "serving")
@@ -104,7 +107,9 @@ def execute(artifact: Any, run: Callable[..., Manifest], **arguments: Any) -> No
     Every argument that has a `.path` is read as a Manifest. `artifact` gets the new manifest as its content and its
     key, seconds and `cached` as metadata, where the run's report and Kubeflow's UI find them.
     """
-    file = os.environ.get(FILE_VARIABLE)
+    file, submitter = os.environ.get(FILE_VARIABLE), os.environ.get(SUBMITTER_VARIABLE)
+    if submitter:
+        threading.Thread(target=_end_with, args=(int(submitter),), daemon=True).start()
     name = "_".join(filter(None, (run.__module__.split(".")[-2], arguments.get("mode"))))
     progress = Progress(Path(file) if file else None, step=name)
     values = {k: read_manifest(Path(v.path)) if hasattr(v, "path") else v for k, v in arguments.items()}
@@ -121,6 +126,16 @@ def execute(artifact: Any, run: Callable[..., Manifest], **arguments: Any) -> No
     target.write_bytes(pretty_json(asdict(made)))
     artifact.metadata.update(key=made.key, digest=made.digest, seconds=made.seconds, cached=made.cached)
     progress.finished(seconds=made.seconds, cached=made.cached)
+
+
+def _end_with(submitter: int) -> None:
+    """End this step when the process that submitted the run is gone, so that a killed run leaves nothing working."""
+    while True:
+        try:
+            os.kill(submitter, 0)
+        except ProcessLookupError:
+            os._exit(1)
+        time.sleep(1)
 
 
 @cache

@@ -1,0 +1,179 @@
+"""The whole way on one machine: a directory as store, Triton on loopback, kfp's local runner, a local node."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from components.deploy_teacher.run import LOCAL
+from components.publish_teacher.run import STORED
+from edgedistill.config import IngestConfig, RunConfig
+from edgedistill.dataset import read_dataset
+from edgedistill.demo import write_demo
+from edgedistill.errors import NodeError
+from edgedistill.runs import new_run_id, now, read_record
+from edgedistill.steps import Manifest, Step, read_manifest
+from edgedistill.storage import ObjectStore, open_store
+from kfp_pipelines.submit import Event, Workplace, run_local
+from serving.host import hosting
+
+NODE_S = 60.0
+
+
+@dataclass(frozen=True)
+class Home:
+    """The folder of all embedded runs: `.edgedistill/` beside the user's work."""
+
+    folder: Path
+
+    @property
+    def store(self) -> str:
+        return str((self.folder / "store").resolve())
+
+    @property
+    def keys(self) -> Path:
+        return (self.folder / "keys").resolve()
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the local node said to a test image."""
+
+    source: str
+    expected: str | None
+    label: str
+    version: int
+
+
+def run_embedded(
+    home: Home,
+    config: RunConfig,
+    *,
+    data: Path | None,
+    teacher: str | None,
+    demo_share: float,
+    on_event: Callable[[Event], None],
+) -> dict[str, Any]:
+    """Run the distillation pipeline and give its record.
+
+    Args:
+        home: folder of the embedded runs.
+        config: the run's settings.
+        data: the user's images; None: the built-in demo.
+        teacher: path of an ONNX file; None: the demo's teacher, trained on somebody else's images.
+        demo_share: share of the demo's images, for tests.
+        on_event: called with each line of progress.
+
+    Raises:
+        EdgeDistillError: a step failed, or a gate was missed.
+    """
+    run_id = new_run_id()
+    place = Workplace((home.folder / "work" / run_id).resolve())
+    demo = write_demo(home.folder / "demo" / f"{demo_share:g}", share=demo_share) if not (data and teacher) else None
+    labels_used = 0
+    if teacher is None:
+        assert demo is not None
+        made = _train_teacher(home, config, demo.theirs, place, on_event)
+        teacher, labels_used = f"{STORED}{made.outputs['onnx']}", made.outputs["labels_used"]
+    folder = data or (demo.ours if demo else None)
+    with hosting() as (_, socket):
+        arguments = {
+            "store": home.store,
+            "data": str(folder.resolve()) if folder else "",
+            "teacher": teacher if teacher.startswith(STORED) else str(Path(teacher).resolve()),
+            "host": f"{LOCAL}{socket}",
+            "keys": str(home.keys),
+            "run_id": run_id,
+            "started": now(),
+            "target": "local",
+            "labels_used": labels_used,
+            "config": asdict(config),
+            "ingest": asdict(config.ingest),
+            "teaching": asdict(config.teacher),
+            "score": asdict(config.score),
+            "distill": asdict(config.distill),
+            "quantize": asdict(config.quantize),
+        }
+        run_local("distillation", arguments, place, on_event=on_event)
+    return read_record(open_store(home.store), run_id)
+
+
+def ask_local_node(home: Home, record: dict[str, Any]) -> Answer:
+    """Start a node on the releases, let it activate the run's release, and ask it about one test image over gRPC.
+
+    Raises:
+        NodeError: it does not serve the release in time.
+    """
+    store = open_store(home.store)
+    release = record["release"]
+    command = [sys.executable, "-m", "edge.node", "--releases", f"{home.store}/releases"]
+    command += ["--root", f"{home.store}/releases/metadata/1.root.json", "--state", str(home.folder / "node")]
+    command += ["--name", release["name"], "--version", str(release["version"]), "--node-name", "local"]
+    command += ["--http-port", "0", "--grpc-port", "0", "--poll-s", "0.2"]
+    log = home.folder / "node.log"
+    with log.open("ab") as sink:
+        node = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=sink, text=True)
+    try:
+        assert node.stdout is not None
+        line = node.stdout.readline()
+        found = re.search(r"grpc://(\S+)", line)
+        if found is None:
+            raise NodeError(f"the local node did not start; the reason is in {log}")
+        return _ask(found[1], store, record, log)
+    finally:
+        node.terminate()
+        node.wait(20)
+
+
+def _ask(url: str, store: ObjectStore, record: dict[str, Any], log: Path) -> Answer:
+    import time
+
+    from tritonclient.grpc import InferenceServerClient, InferInput
+
+    release = record["release"]
+    images = _ingested(store, record)
+    row = read_dataset(store, images).split("test")[0]
+    with InferenceServerClient(url) as client:
+        deadline = time.monotonic() + NODE_S
+        while not client.is_model_ready(release["name"], str(release["version"])):
+            if time.monotonic() > deadline:
+                raise NodeError(f"the local node does not serve release {release['version']}; the reason is in {log}")
+            time.sleep(0.1)
+        tensor = InferInput("image", [1], "BYTES")
+        tensor.set_data_from_numpy(np.array([store.get(row.key)], dtype=np.object_))
+        answer = client.infer(release["name"], [tensor])
+    classes = images.outputs["classes"]
+    label = classes[int(answer.as_numpy("logits").argmax())]
+    truth = None if row.truth is None else classes[row.truth]
+    return Answer(row.source, truth, label, int(answer.get_response().model_version))
+
+
+def _ingested(store: ObjectStore, record: dict[str, Any]) -> Manifest:
+    """The manifest of the run's ingest step, found by the revision that the record names."""
+    for key in store.list("steps/ingest_images/"):
+        found = Step(store, "ingest_images", key.split("/")[2]).find()
+        if found and found.outputs["revision"] == record["dataset"]["revision"]:
+            return found
+    raise NodeError(f"revision {record['dataset']['revision'][:12]} is not in the store; run the pipeline again")
+
+
+def _train_teacher(
+    home: Home, config: RunConfig, images: Path, place: Workplace, on_event: Callable[[Event], None]
+) -> Manifest:
+    """The demo's teacher: somebody else's images, all labelled, nothing held out."""
+    theirs = IngestConfig(name="demo-theirs", labeled_fraction=1.0, train=1.0, validation=0.0)
+    arguments = {
+        "store": home.store,
+        "data": str(images.resolve()),
+        "policy": config.score.policy,
+        "ingest": asdict(theirs),
+        "train": asdict(config.train_teacher),
+    }
+    run_local("teacher", arguments, place, on_event=on_event)
+    made = max(place.outputs.glob("edgedistill-teacher-*/train-teacher/model"))
+    return read_manifest(made)
