@@ -37,7 +37,7 @@ class ScoreConfig:
 class DistillConfig:
     arch: str = "edge_cnn"  # a name in edgedistill.models.ARCHITECTURES, or torchvision:NAME
     size: int = 28  # pixels; the student's input is size x size
-    epochs: int = 30
+    epochs: int = 24
     batch: int = 64
     lr: float = 4e-3
     weight_decay: float = 5e-2
@@ -58,7 +58,7 @@ class QuantizeConfig:
 class TrainTeacherConfig:
     arch: str = "wide_cnn"
     size: int = 28
-    epochs: int = 9
+    epochs: int = 8
     batch: int = 64
     lr: float = 3e-3
     weight_decay: float = 5e-2

@@ -1,4 +1,4 @@
-"""A compiled classifier: uint8 pictures in, logits out. The node, its golden checks and the pipeline all use this one."""
+"""A compiled classifier: uint8 pictures in, logits out. Node and pipeline share it."""
 
 from pathlib import Path
 

@@ -28,7 +28,7 @@ def edge_cnn(classes: int, width: int = 16) -> nn.Module:
     )
 
 
-def wide_cnn(classes: int, width: int = 24) -> nn.Module:
+def wide_cnn(classes: int, width: int = 20) -> nn.Module:
     """A residual net of 0.5 M parameters at 10 classes: the demo's teacher."""
     return nn.Sequential(
         _conv(3, width),

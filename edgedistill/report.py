@@ -16,30 +16,35 @@ TEMPERATURES = (1, 2, 4, 8)
 _NAMES = {"teacher": "teacher", "vanilla": "vanilla", "student_fp32": "student fp32", "student_int8": "student int8"}
 
 
-def render(record: Mapping[str, Any], steps: Mapping[str, Manifest]) -> str:
-    """The page's HTML, from the record and the manifests that it was made of."""
+def draw_plots(steps: Mapping[str, Manifest]) -> dict[str, str]:
+    """Title -> SVG, from the manifests of a run's steps. Slow to draw, so a report keeps them."""
     student = steps["distill_student"].outputs["history"]
     vanilla = steps["distill_vanilla"].outputs["history"]
     evaluation = steps["evaluate_student"].outputs
+    logits = np.asarray(evaluation["teacher_logits_sample"], np.float32)
     plots = {
         "Validation, student and vanilla twin": _svg(lambda axes: _curves(axes, student, vanilla), columns=3),
-        "The teacher's soft targets": _svg(
-            lambda axes: _soft_targets(axes[0], np.asarray(evaluation["teacher_logits_sample"], np.float32))
-        ),
+        "The teacher's soft targets": _svg(lambda axes: _soft_targets(axes[0], logits)),
     }
     if evaluation["confusion"]:
-        classes = record["dataset"]["classes"]
-        plots["Confusion of the int8 student on test"] = _svg(
-            lambda axes: _confusion(axes[0], np.asarray(evaluation["confusion"]), classes), height=4.5
-        )
+        classes, counts = steps["ingest_images"].outputs["classes"], np.asarray(evaluation["confusion"])
+        title = "Confusion of the int8 student on test"
+        plots[title] = _svg(lambda axes: _confusion(axes[0], counts, classes), height=4.5)
+    return plots
+
+
+def render(record: Mapping[str, Any], plots: Mapping[str, str]) -> str:
+    """The page's HTML, from the record and the plots."""
     environment = Environment(
         loader=PackageLoader("edgedistill", "."), autoescape=select_autoescape(), undefined=StrictUndefined
     )
     template = environment.get_template("report.html.jinja")
-    return template.render(record=record, models=MODELS, names=_NAMES, plots=plots)
+    # Our own plots, their labels escaped by matplotlib.
+    drawn = {title: Markup(svg) for title, svg in plots.items()}
+    return template.render(record=record, models=MODELS, names=_NAMES, plots=drawn)
 
 
-def _svg(draw: Callable[[Sequence[Any]], None], *, columns: int = 1, height: float = 3.2) -> Markup:
+def _svg(draw: Callable[[Sequence[Any]], None], *, columns: int = 1, height: float = 3.2) -> str:
     import matplotlib as mpl
     from matplotlib.figure import Figure  # slow to import, and only a report needs it
 
@@ -50,7 +55,7 @@ def _svg(draw: Callable[[Sequence[Any]], None], *, columns: int = 1, height: flo
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     text = buffer.getvalue()
-    return Markup(text[text.index("<svg") :])  # noqa: S704 - our own plot, its labels escaped by matplotlib
+    return text[text.index("<svg") :]
 
 
 def _curves(axes: Sequence[Any], student: Sequence[Mapping[str, Any]], vanilla: Sequence[Mapping[str, Any]]) -> None:

@@ -238,7 +238,7 @@ def _put_first(store: ObjectStore, name: str, make: Callable[[], Signed], signer
 
 
 def _signed(signed: Signed, signer: CryptoSigner) -> bytes:
-    metadata = Metadata(signed)
+    metadata: Metadata[Any] = Metadata(signed)
     metadata.sign(signer)
     return metadata.to_bytes(JSONSerializer(compact=False))
 
@@ -252,7 +252,7 @@ def _make_key(path: Path) -> None:
         return
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as handle:
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as handle:
         handle.write(CryptoSigner.generate_ed25519().private_bytes)
         handle.flush()
         os.fsync(handle.fileno())
@@ -265,6 +265,6 @@ def _signer(keys: Path, role: str) -> CryptoSigner:
         raise SigningError(f"no {role} key at {path}; give the folder that holds it with --keys FOLDER")
     try:
         private = load_pem_private_key(path.read_bytes(), None)
-        return CryptoSigner(private, SSlibKey.from_crypto(private.public_key()))  # type: ignore[arg-type]
+        return CryptoSigner(private, SSlibKey.from_crypto(private.public_key()))
     except ValueError as error:
         raise SigningError(f"{path} is no PEM private key; give the folder of the {role} key with --keys") from error

@@ -1,4 +1,4 @@
-"""One training loop for the student, its vanilla twin and a teacher of our own: rendered views in, a trained module out.
+"""One training loop for student, vanilla twin and a teacher of our own: rendered views in, a module out.
 
 Everything random is a function of (seed, epoch), so a run that was killed and goes on from a checkpoint ends with the
 same weights as one that was not (same machine, same number of threads).
@@ -88,7 +88,7 @@ def fit(
     optimizer = torch.optim.AdamW(module.parameters(), lr=schedule.lr, weight_decay=schedule.weight_decay)
     cycle = torch.optim.lr_scheduler.LambdaLR(optimizer, _one_cycle(schedule.epochs * steps))
     first = _resume(module, optimizer, cycle, checkpoint)
-    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing from torch's stubs
+    module.to(memory_format=torch.channels_last)
     for epoch in range(first, schedule.epochs):
         module.train()
         torch.manual_seed(schedule.seed * 100_003 + epoch)  # dropout

@@ -87,7 +87,8 @@ def _extend(pixels: Pixels, pad: int) -> Pixels:
     height, width = pixels.shape[:2]
     down = np.clip(np.arange(-pad, height + pad), 0, height - 1)
     across = np.clip(np.arange(-pad, width + pad), 0, width - 1)
-    return pixels[down][:, across]
+    extended: Pixels = pixels[down][:, across]
+    return extended
 
 
 def _inside(box: tuple[float, float, float, float], pixels: Pixels) -> tuple[float, float, float, float]:
@@ -102,4 +103,5 @@ def _relight(pixels: Pixels, strength: float, *, brightness: float, contrast: fl
     gain = 1 + (2 * contrast - 1) * strength
     shift = 127.5 * (1 - gain) + 255 * (2 * brightness - 1) * strength / 2
     table = np.clip(np.rint(np.arange(256) * gain + shift), 0, 255).astype(np.uint8)
-    return table[pixels]
+    relit: Pixels = table[pixels]
+    return relit

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,8 +18,8 @@ from edgedistill.dataset import read_dataset
 from edgedistill.demo import write_demo
 from edgedistill.errors import NodeError
 from edgedistill.runs import new_run_id, now, read_record
-from edgedistill.steps import Manifest, Step, read_manifest
-from edgedistill.storage import ObjectStore, open_store
+from edgedistill.steps import Manifest, Step, fingerprint, read_manifest
+from edgedistill.storage import ObjectStore, canonical_json, digest, open_store
 from kfp_pipelines.submit import Event, Workplace, run_local
 from serving.host import hosting
 
@@ -131,8 +132,6 @@ def ask_local_node(home: Home, record: dict[str, Any]) -> Answer:
 
 
 def _ask(url: str, store: ObjectStore, record: dict[str, Any], log: Path) -> Answer:
-    import time
-
     from tritonclient.grpc import InferenceServerClient, InferInput
 
     release = record["release"]
@@ -165,7 +164,10 @@ def _ingested(store: ObjectStore, record: dict[str, Any]) -> Manifest:
 def _train_teacher(
     home: Home, config: RunConfig, images: Path, place: Workplace, on_event: Callable[[Event], None]
 ) -> Manifest:
-    """The demo's teacher: somebody else's images, all labelled, nothing held out."""
+    """The demo's teacher: somebody else's images, all labelled, nothing held out.
+
+    Its pipeline is not even started when the same teacher was made before: kfp alone takes seconds to load.
+    """
     theirs = IngestConfig(name="demo-theirs", labeled_fraction=1.0, train=1.0, validation=0.0)
     arguments = {
         "store": home.store,
@@ -174,6 +176,10 @@ def _train_teacher(
         "ingest": asdict(theirs),
         "train": asdict(config.train_teacher),
     }
-    run_local("teacher", arguments, place, on_event=on_event)
-    made = max(place.outputs.glob("edgedistill-teacher-*/train-teacher/model"))
-    return read_manifest(made)
+    code = fingerprint("components.train_teacher.run", ("torch", "onnx", "onnxscript"))
+    memo = images.parent / f"teacher-{digest(canonical_json([arguments, code]))[:32]}.json"
+    if not memo.exists():
+        run_local("teacher", arguments, place, on_event=on_event)
+        made = max(place.outputs.glob("edgedistill-teacher-*/train-teacher/model"))
+        made.replace(memo)
+    return read_manifest(memo)

@@ -119,7 +119,7 @@ async def _retry(once: Callable[[], Awaitable[NDArray[np.float32]]], endpoint: E
             passing = any(code in str(error.status()) for code in _PASSING)
             if not passing or attempt == ATTEMPTS:
                 raise TeacherError(
-                    f"the teacher at {endpoint.url} failed {attempt} times: {error.message()}; see its log and run again"
+                    f"the teacher at {endpoint.url} failed {attempt} times: {error.message()}; run again"
                 ) from error
             await asyncio.sleep(random.uniform(0.5, 1.5) * 2 ** (attempt - 2))
     raise AssertionError("unreachable: the last attempt returns or raises")

@@ -4,6 +4,7 @@ Copied beside the ONNX file as `1/model.py` of a throw-away repository; the file
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import openvino as ov
@@ -20,10 +21,10 @@ class TritonPythonModel:
         self.compiled = ov.Core().compile_model(str(folder / "model.onnx"), "CPU", settings)
         self.request = self.compiled.create_infer_request()
 
-    def execute(self, requests: list) -> list:
+    def execute(self, requests: list[Any]) -> list[Any]:
         responses = []
         for request in requests:
-            # Not as_numpy(): built for numpy 1, it repeats the first byte of uint8 input under numpy 2. (The log then says
+            # Not as_numpy(): built for numpy 1, it repeats the first byte of uint8 input under numpy 2. (The log says
             # "PyCapsule_GetPointer called with incorrect name" once a request: the capsule is already consumed.)
             images = np.from_dlpack(pb_utils.get_input_tensor_by_name(request, "image"))
             logits = self.request.infer({0: images})[0].copy()  # the next request reuses this memory

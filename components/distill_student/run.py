@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from edgedistill.config import DistillConfig, ScoreConfig, load
-from edgedistill.dataset import Dataset, ImageRow, read_dataset
+from edgedistill.dataset import ImageRow, read_dataset
 from edgedistill.errors import DatasetError
 from edgedistill.metrics import agreement, top_k
 from edgedistill.progress import Progress
@@ -16,8 +16,6 @@ from edgedistill.storage import ObjectStore, digest, open_store
 from edgedistill.views import policy_named
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from edgedistill.training import Checkpoint, Loss
 
 MODES = ("student", "vanilla")
@@ -45,7 +43,8 @@ def run(
         progress: told after each epoch.
 
     Returns:
-        outputs: weights (key, safetensors), arch, size, classes, mode, parameters, history (one entry an epoch).
+        outputs: weights (key, safetensors), model (fp32 OpenVINO: keys xml and bin, size_bytes), arch, size,
+        classes, mode, parameters, history (one entry an epoch).
 
     Raises:
         DatasetError: no label for the vanilla twin, or scores of another revision.
@@ -59,13 +58,14 @@ def run(
         module="components.distill_student.run",
         inputs={"images": images.digest, "scores": scores.digest, "mode": mode},
         settings=settings,
-        libraries=("torch", "numpy", "pillow"),
+        libraries=("torch", "numpy", "pillow", "openvino"),
     )
     if done := step.find():
         return done
     import torch
     from safetensors.torch import save
 
+    from edgedistill.conversion import store_model, to_openvino
     from edgedistill.models import build, parameters
     from edgedistill.training import Schedule, fit, predict, render_views
 
@@ -85,7 +85,7 @@ def run(
 
     def on_epoch(epoch: int, loss: float) -> None:
         if epoch % 3 == 0 or epoch + 1 == settings.epochs:
-            history.append({"epoch": epoch, "loss": loss} | measure(predict(module, held_out)))
+            history.append({"epoch": epoch, "loss": loss, **measure(predict(module, held_out))})
 
     fit(
         module,
@@ -102,7 +102,14 @@ def run(
     weights = save(state)
     key = f"students/{digest(weights)}.safetensors"
     objects.put(key, weights)
-    outputs = {"weights": key, "arch": settings.arch, "size": settings.size, "classes": len(dataset.classes)}
+    model = store_model(objects, to_openvino(module, settings.size))
+    outputs = {
+        "weights": key,
+        "model": model,
+        "arch": settings.arch,
+        "size": settings.size,
+        "classes": len(dataset.classes),
+    }
     return step.finish(outputs | {"mode": mode, "parameters": parameters(module), "history": history})
 
 
@@ -165,14 +172,3 @@ def _checkpoints(step: Step, history: list[dict[str, float | None]]) -> "Checkpo
             step.store.put(key, buffer.getvalue())
 
     return Checkpoint(load_last, save_epoch)
-
-
-def read_student(store: ObjectStore, student: Manifest) -> "nn.Module":
-    """The trained module, in evaluation mode."""
-    from safetensors.torch import load as load_weights
-
-    from edgedistill.models import build
-
-    module = build(student.outputs["arch"], student.outputs["classes"])
-    module.load_state_dict(load_weights(store.get(student.outputs["weights"])))
-    return module.eval()

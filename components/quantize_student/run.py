@@ -1,21 +1,19 @@
-"""The student as OpenVINO fp32 and int8: a ladder that stops at the first rung inside the gates."""
+"""The student as int8: a ladder that stops at the first rung inside the gates."""
 
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from components.distill_student.run import read_student
 from edgedistill.config import QuantizeConfig, load
+from edgedistill.conversion import read_model, store_model
 from edgedistill.dataset import ImageRow, read_dataset, read_pixels
 from edgedistill.images import center_view
 from edgedistill.inference import Student
 from edgedistill.metrics import agreement, gate, net_lost
 from edgedistill.progress import Progress
 from edgedistill.steps import Manifest, Step
-from edgedistill.storage import ObjectStore, digest, open_store
+from edgedistill.storage import ObjectStore, open_store
 
 if TYPE_CHECKING:
     import openvino as ov
@@ -24,7 +22,7 @@ RUNGS = ("ptq", "ptq_full_bias_correction")
 
 
 def run(*, store: str, images: Manifest, student: Manifest, config: dict[str, Any], progress: Progress) -> Manifest:
-    """Convert and quantise.
+    """Quantise.
 
     Args:
         store: address of the object store.
@@ -45,7 +43,7 @@ def run(*, store: str, images: Manifest, student: Manifest, config: dict[str, An
         module="components.quantize_student.run",
         inputs={"images": images.digest, "student": student.digest},
         settings=settings,
-        libraries=("torch", "openvino", "nncf"),
+        libraries=("openvino", "nncf"),
     )
     if done := step.find():
         return done
@@ -55,7 +53,7 @@ def run(*, store: str, images: Manifest, student: Manifest, config: dict[str, An
     validation = dataset.split("validation")
     pictures = _pictures(objects, validation, size)
     truth = np.array([-1 if row.truth is None else row.truth for row in validation])
-    fp32_model = _convert(objects, student)
+    fp32_model = read_model(objects, student.outputs["model"])
     fp32 = Student(fp32_model.clone()).logits(pictures)
     rung, gates = RUNGS[0], []
     for done_rungs, rung in enumerate(RUNGS, 1):
@@ -64,7 +62,7 @@ def run(*, store: str, images: Manifest, student: Manifest, config: dict[str, An
         progress.update(done_rungs, total=len(RUNGS), note=rung)
         if all(one["passed"] for one in gates):
             break
-    outputs = {"fp32": _store_model(objects, fp32_model), "int8": _store_model(objects, int8_model)}
+    outputs = {"fp32": student.outputs["model"], "int8": store_model(objects, int8_model)}
     return step.finish(outputs | {"rung": rung, "gates": gates, "size": size})
 
 
@@ -86,23 +84,6 @@ def _pictures(store: ObjectStore, rows: tuple[ImageRow, ...], size: int) -> NDAr
     return np.stack([center_view(read_pixels(store, row), size) for row in rows])
 
 
-def _convert(store: ObjectStore, student: Manifest) -> "ov.Model":
-    """Torch to OpenVINO, with the uint8 NHWC front inside."""
-    import openvino as ov
-    import torch
-
-    from edgedistill.models import Deployable
-
-    size = student.outputs["size"]
-    example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
-    module = Deployable(read_student(store, student)).eval()
-    batch = torch.export.Dim("batch", min=1, max=1024)
-    model = ov.convert_model(torch.export.export(module, (example,), dynamic_shapes=({0: batch},)))
-    model.inputs[0].get_tensor().set_names({"image"})
-    model.outputs[0].get_tensor().set_names({"logits"})
-    return model
-
-
 def _quantize(model: "ov.Model", calibration: NDArray[np.uint8], *, full: bool) -> "ov.Model":
     import nncf
 
@@ -112,17 +93,3 @@ def _quantize(model: "ov.Model", calibration: NDArray[np.uint8], *, full: bool) 
         subset_size=len(calibration),
         fast_bias_correction=not full,
     )
-
-
-def _store_model(store: ObjectStore, model: "ov.Model") -> dict[str, Any]:
-    import openvino as ov
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.xml"
-        # No fp16 compression: rounding the int8 graph's float constants after the gates would change what they measured.
-        ov.save_model(model, path, compress_to_fp16=False)
-        xml, weights = path.read_bytes(), path.with_suffix(".bin").read_bytes()
-    root = f"models/{digest(xml + weights)}"
-    store.put(f"{root}/model.xml", xml)
-    store.put(f"{root}/model.bin", weights)
-    return {"xml": f"{root}/model.xml", "bin": f"{root}/model.bin", "size_bytes": len(xml) + len(weights)}

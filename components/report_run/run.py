@@ -5,10 +5,10 @@ from typing import Any
 
 from edgedistill.errors import GateError
 from edgedistill.progress import Progress
-from edgedistill.report import render
+from edgedistill.report import draw_plots, render
 from edgedistill.runs import build_record, save_record
-from edgedistill.steps import Manifest
-from edgedistill.storage import open_store
+from edgedistill.steps import Manifest, Step
+from edgedistill.storage import ObjectStore, open_store
 
 
 def run(
@@ -43,11 +43,19 @@ def run(
     objects = open_store(store)
     record = build_record(run_id=run_id, started=started, target=target, config=config, steps=steps)
     record["teacher"]["labels_used"] = labels_used or None
-    prefix = save_record(objects, record, render(record, steps))
+    prefix = save_record(objects, record, render(record, _plots(objects, steps)))
     if missed := [one for one in record["gates"] if not one["passed"]]:
         table = "; ".join(f"{one['name']} is {one['value']:g}, the limit {one['limit']:g}" for one in missed)
         raise GateError(f"nothing was published, a gate was missed: {table}; see {prefix}/report.html")
     return Manifest("report_run", "", _outputs(prefix, record, steps))
+
+
+def _plots(store: ObjectStore, steps: Mapping[str, Manifest]) -> Mapping[str, str]:
+    """Drawn once for the same results: an unchanged run does not pay for matplotlib."""
+    shown = ("ingest_images", "distill_student", "distill_vanilla", "evaluate_student")
+    inputs = {name: steps[name].digest for name in shown}
+    step = Step.of(store, "plots", module="edgedistill.report", inputs=inputs, libraries=("matplotlib",))
+    return (step.find() or step.finish(draw_plots(steps))).outputs
 
 
 def _outputs(prefix: str, record: Mapping[str, Any], steps: Mapping[str, Manifest]) -> dict[str, Any]:

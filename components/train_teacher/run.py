@@ -1,6 +1,5 @@
 """Train a teacher on the labelled part of a data set, and write it as ONNX with a float input, as others would."""
 
-import io
 from dataclasses import asdict
 from typing import Any
 
@@ -80,7 +79,6 @@ def _to_onnx(module: Any, size: int) -> bytes:
     import torch
 
     batch = torch.export.Dim("batch", min=1, max=1024)
-    buffer = io.BytesIO()
     program = torch.onnx.export(
         module.eval().to(memory_format=torch.contiguous_format),
         (torch.zeros(2, 3, size, size),),
@@ -91,5 +89,4 @@ def _to_onnx(module: Any, size: int) -> bytes:
         verbose=False,
     )
     assert program is not None  # it is None only when a file name is given
-    program.save(buffer)
-    return buffer.getvalue()
+    return bytes(program.model_proto.SerializeToString())

@@ -66,7 +66,7 @@ class Agent:
         if pointer.active and pointer.probation:
             pointer = self._flip(replace(pointer, unfinished_starts=pointer.unfinished_starts + 1))
             if pointer.unfinished_starts >= PROBATION_STARTS:
-                self._revert("died", f"release {pointer.active.version} ended {PROBATION_STARTS} starts in a row")
+                self._revert("died", f"the release ended {PROBATION_STARTS} starts in a row")
         for release in filter(None, (self.pointer.active, self.pointer.previous)):
             try:
                 self._serve(release)

@@ -16,7 +16,7 @@ from edge.node.server_rest import Metrics
 _CONTENTS = {"UINT8": "uint_contents", "BYTES": "bytes_contents"}
 
 
-class GrpcServer(pb_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
+class GrpcServer(pb_grpc.GRPCInferenceServiceServicer):
     """Answers GRPCInferenceService from the agent's active engine."""
 
     def __init__(self, agent: Agent, metrics: Metrics) -> None:

@@ -78,8 +78,8 @@ class State:
             return Pointer()
         try:
             document = json.loads(path.read_bytes())
-            releases = {k: Release(**document[k]) if document[k] else None for k in ("active", "previous")}
-            return replace(Pointer(**{**document, "active": None, "previous": None}), **releases)
+            active, previous = (Release(**document[k]) if document[k] else None for k in ("active", "previous"))
+            return replace(Pointer(**document), active=active, previous=previous)
         except (ValueError, TypeError, KeyError) as error:
             raise NodeError(f"{path} is damaged ({error}); remove the state folder to start anew") from error
 
