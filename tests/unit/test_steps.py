@@ -28,7 +28,9 @@ def test_code_counts_comments_do_not(tmp_path: Path, monkeypatch: pytest.MonkeyP
     commented = '"""Said."""\n\ndef f():\n    """Too."""\n    # why\n    from edgedistill.deep import x\n    return x\n'
     assert _fingerprint(tmp_path, monkeypatch, work=commented) == first
     assert _fingerprint(tmp_path, monkeypatch, deep="x = 2\n") != first, "an import inside a function counts"
-    assert _fingerprint(tmp_path, monkeypatch, deep="x = 1\n", other="y = 1\n") == first, "what is not imported does not"
+    assert _fingerprint(tmp_path, monkeypatch, deep="x = 1\n", other="y = 1\n") == first, (
+        "what is not imported does not"
+    )
 
 
 def test_a_finished_step_is_found_and_the_first_manifest_wins(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ def test_written_once_and_read_back(tmp_path: Path) -> None:
     assert store.get("a/b.bin") == b"one"
     assert list(store.list("a/")) == ["a/b.bin"]
     assert list(store.list("a/b")) == ["a/b.bin"]
-    assert not [p for p in tmp_path.rglob(".tmp-*")], "nothing half-written stays"
+    assert not list(tmp_path.rglob(".tmp-*")), "nothing half-written stays"
 
 
 def test_a_head_file_moves_by_compare_and_swap(tmp_path: Path) -> None:

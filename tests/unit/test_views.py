@@ -42,11 +42,8 @@ def test_a_view_is_the_same_picture_at_two_sizes() -> None:
 def test_decode_takes_every_kind_of_picture_to_rgb() -> None:
     assert decode(encode_png(PICTURE)).tolist() == PICTURE.tolist()
     for mode in ("L", "LA", "P", "RGBA", "CMYK", "I;16"):
-        picture = Image.fromarray(PICTURE)
-        if mode == "I;16":
-            picture = Image.fromarray((PICTURE[:, :, 0].astype(np.uint16) << 8))
-        else:
-            picture = picture.convert(mode)
+        grey = Image.fromarray(PICTURE[:, :, 0].astype(np.uint16) << 8)
+        picture = grey if mode == "I;16" else Image.fromarray(PICTURE).convert(mode)
         buffer = io.BytesIO()
         picture.save(buffer, "JPEG" if mode == "CMYK" else "PNG")
         assert decode(buffer.getvalue()).shape == PICTURE.shape, mode
