@@ -39,6 +39,7 @@ class Status:
     state: str = "starting"
     reason: str = ""
     desired: int | None = None
+    refused: str = ""  # slug: why the desired release is not served; empty: it is not refused
     last_event: dict[str, str] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
 
@@ -93,11 +94,12 @@ class Agent:
             except RefusedRelease as error:
                 self._refuse(Refuse(desired or 0, "", error.reason, str(error)))
                 return
-        refused = {(r.version, r.digest) for r in self.state.refusals()}
+        refused = {(r.version, r.digest): r.reason for r in self.state.refusals()}
         seen = Observation(self.settings.name, desired, follow, active, catalog, refused)
         action = decide(seen)
         if isinstance(action, Keep):
             probation = action.state == "serving" and self.pointer.probation
+            self.status.refused = action.refused
             self.status.state, self.status.reason = "probation" if probation else action.state, action.reason
         elif isinstance(action, Refuse):
             self._refuse(action)
@@ -112,6 +114,7 @@ class Agent:
             "node": self.settings.node,
             "state": self.status.state,
             "reason": self.status.reason,
+            "refused": self.status.refused,
             "active": asdict(engine.release) if engine else None,
             "previous": asdict(self.pointer.previous) if self.pointer.previous else None,
             "desired": None if self.status.desired is None else {"version": self.status.desired},
@@ -141,7 +144,7 @@ class Agent:
         return repository.refresh(self.settings.name, self.pointer.highest), repository
 
     def _update(self, release: Release, repository: Repository, seen: Observation) -> None:
-        self.status.state, self.status.reason = "updating", f"to release {release.version}"
+        self.status.state, self.status.reason, self.status.refused = "updating", f"to release {release.version}", ""
         try:
             engine = self._prepare(release, repository)
         except Unreachable as error:
@@ -205,6 +208,7 @@ class Agent:
     def _refuse(self, refused: Refuse) -> None:
         self.status.state = "serving" if self.serving.engine else "waiting"
         self.status.reason = f"release {refused.version} was refused: {refused.message}"
+        self.status.refused = refused.reason
         self.status.event(refused.reason, refused.message)
         self.state.quarantine(Refusal(refused.version, refused.digest, refused.reason, refused.message))
 

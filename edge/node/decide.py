@@ -1,6 +1,6 @@
 """What a node does next: a pure function of what it sees."""
 
-from collections.abc import Collection
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from edge.node.state import Release
@@ -16,7 +16,7 @@ class Observation:
     follow_latest: bool  # no version file: the newest release is wanted
     active: Release | None
     catalog: Catalog | None  # None: the origin does not answer
-    refused: Collection[tuple[int, str]]  # (version, digest) in quarantine
+    refused: Mapping[tuple[int, str], str]  # (version, digest) in quarantine -> slug of the reason
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Keep:
 
     state: str
     reason: str
+    refused: str = ""  # slug, when the wanted release is in quarantine
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,9 @@ def decide(seen: Observation) -> Action:
     if seen.catalog is None:
         return Keep(idle, f"release {wanted} is wanted; the origin does not answer")
     digest = seen.catalog.releases.get(wanted)
-    if any(version == wanted and digest in (None, known) for version, known in seen.refused):
-        return Keep(idle, f"release {wanted} is in quarantine")
+    for (version, known), reason in seen.refused.items():
+        if version == wanted and digest in (None, known):
+            return Keep(idle, f"release {wanted} is in quarantine: {reason}", refused=reason)
     if digest is None:
         message = f"release {wanted} of {seen.name!r} is not listed by the origin"
         return Refuse(wanted, "", "not_listed", message)

@@ -152,6 +152,7 @@ def test_a_bad_release_is_refused_and_the_old_one_serves_on(
     assert status["desired"] == {"version": 2}
     assert status["state"] in ("serving", "probation")
     assert status["quarantined"][-1]["reason"] == reason
+    assert status["refused"] == reason
     node.kill()
     assert start_node("--version-file", str(wanted)).wait_version(1)["active"]["version"] == 1
 
