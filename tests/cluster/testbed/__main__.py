@@ -1,0 +1,5 @@
+"""`python -m tests.cluster.testbed up|down`."""
+
+from tests.cluster.testbed.testbed import main
+
+main()

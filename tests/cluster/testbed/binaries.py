@@ -1,0 +1,67 @@
+"""Kubernetes and helm, built from published Go modules and kept in the cache.
+
+The cache's key is what decides the result: the module files and the compiler. What is found there is checked against
+the digests that were written when it was built.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parents[1]
+CACHE = Path.home() / ".cache" / "edgedistill"
+MODULES = {"kubernetes": HERE, "helm": HERE / "helm"}
+
+
+def built(module: str) -> Path:
+    """Folder with the programs of one Go module; builds them when the cache has none that are whole.
+
+    Raises:
+        FileNotFoundError: no Go here.
+        subprocess.CalledProcessError: the build failed.
+    """
+    if shutil.which("go") is None:
+        raise FileNotFoundError("no go on PATH; the cluster tests build Kubernetes and helm with it: install Go")
+    source = MODULES[module]
+    compiler = subprocess.run(["go", "env", "GOVERSION"], check=True, capture_output=True, text=True).stdout.strip()
+    digest = hashlib.sha256()
+    for part in ((source / "go.mod").read_bytes(), (source / "go.sum").read_bytes(), compiler.encode()):
+        digest.update(part)
+    folder = CACHE / f"{module}-{digest.hexdigest()[:16]}"
+    if not _is_whole(folder):
+        _build(source, folder)
+    return folder
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        digests = json.loads((folder / "digests.json").read_text())
+        return bool(digests) and all(_sha256(folder / name) == value for name, value in digests.items())
+    except (OSError, ValueError):
+        return False
+
+
+def _build(source: Path, folder: Path) -> None:
+    print(f"building {source.name} from Go modules; minutes the first time", file=sys.stderr, flush=True)
+    temporary = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    command = ["go", "build", "-trimpath", "-ldflags=-s -w", "-o", f"{temporary}/", "tool"]
+    environment = os.environ | {"CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly", "GOTOOLCHAIN": "local"}
+    try:
+        subprocess.run(command, cwd=source, env=environment, check=True)
+        digests = {path.name: _sha256(path) for path in sorted(temporary.iterdir())}
+        (temporary / "digests.json").write_text(json.dumps(digests, indent=2))
+        shutil.rmtree(folder, ignore_errors=True)
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
