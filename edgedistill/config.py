@@ -80,10 +80,10 @@ class RunConfig:
 # tiny: the same code in seconds, for tests; cpu: the demo on two cores.
 PRESETS = {
     "tiny": RunConfig(
-        score=ScoreConfig(views=2, buckets=4),
-        distill=DistillConfig(epochs=3),
+        score=ScoreConfig(views=3, buckets=4),
+        distill=DistillConfig(epochs=10, batch=16),
         quantize=QuantizeConfig(calibration=40, max_lost_count=10, min_agreement=0.5),
-        train_teacher=TrainTeacherConfig(epochs=3),
+        train_teacher=TrainTeacherConfig(epochs=10, batch=16),
     ),
     "cpu": RunConfig(),
 }

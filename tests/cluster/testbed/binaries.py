@@ -7,6 +7,7 @@ the digests that were written when it was built.
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -29,11 +30,12 @@ def built(module: str) -> Path:
     source = MODULES[module]
     compiler = subprocess.run(["go", "env", "GOVERSION"], check=True, capture_output=True, text=True).stdout.strip()
     digest = hashlib.sha256()
-    for part in ((source / "go.mod").read_bytes(), (source / "go.sum").read_bytes(), compiler.encode()):
+    flags = _linker_flags((source / "go.mod").read_text())
+    for part in ((source / "go.mod").read_bytes(), (source / "go.sum").read_bytes(), f"{compiler} {flags}".encode()):
         digest.update(part)
     folder = CACHE / f"{module}-{digest.hexdigest()[:16]}"
     if not _is_whole(folder):
-        _build(source, folder)
+        _build(source, folder, flags)
     return folder
 
 
@@ -45,12 +47,12 @@ def _is_whole(folder: Path) -> bool:
         return False
 
 
-def _build(source: Path, folder: Path) -> None:
+def _build(source: Path, folder: Path, flags: str) -> None:
     print(f"building {source.name} from Go modules; minutes the first time", file=sys.stderr, flush=True)
     temporary = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    command = ["go", "build", "-trimpath", "-ldflags=-s -w", "-o", f"{temporary}/", "tool"]
+    command = ["go", "build", "-trimpath", f"-ldflags={flags}", "-o", f"{temporary}/", "tool"]
     environment = os.environ | {"CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly", "GOTOOLCHAIN": "local"}
     try:
         subprocess.run(command, cwd=source, env=environment, check=True)
@@ -60,6 +62,15 @@ def _build(source: Path, folder: Path) -> None:
         temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _linker_flags(modules: str) -> str:
+    """Kubernetes learns its version from the linker; without it the chart's kubeVersion refuses the server."""
+    found = re.search(r"k8s.io/kubernetes v((\d+)\.(\d+)\.\d+)", modules)
+    if not found:
+        return "-s -w"
+    values = {"gitVersion": f"v{found[1]}", "gitMajor": found[2], "gitMinor": found[3]}
+    return "-s -w " + " ".join(f"-X k8s.io/component-base/version.{name}={value}" for name, value in values.items())
 
 
 def _sha256(path: Path) -> str:

@@ -104,4 +104,6 @@ def _buildah(*arguments: str) -> str:
     store = CACHE / f"buildah-{key}"
     store.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("BUILDAH_ISOLATION", "chroot")
-    return run("buildah", "--root", str(store), "--runroot", str(store / "run"), "--storage-driver", "overlay", *arguments)
+    return run(
+        "buildah", "--root", str(store), "--runroot", str(store / "run"), "--storage-driver", "overlay", *arguments
+    )

@@ -50,7 +50,9 @@ def make_network() -> None:
     run("ip", "-n", CLOUD, "link", "set", BRIDGE, "up")
     for node in NODES:
         _namespace(node.namespace)
-        run("ip", "-n", CLOUD, "link", "add", node.link, "type", "veth", "peer", "name", "eth0", "netns", node.namespace)
+        run(
+            "ip", "-n", CLOUD, "link", "add", node.link, "type", "veth", "peer", "name", "eth0", "netns", node.namespace
+        )
         run("ip", "-n", CLOUD, "link", "set", node.link, "master", BRIDGE, "up")
         run("ip", "-n", node.namespace, "address", "add", f"{node.address}/24", "dev", "eth0")
         run("ip", "-n", node.namespace, "link", "set", "eth0", "up")

@@ -111,9 +111,7 @@ def write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
     """A private key that only its owner reads."""
     path.touch(mode=0o600)
     path.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )
 
 

@@ -20,7 +20,19 @@ from tests.cluster.testbed.pki import make_certificates
 from tests.cluster.testbed.processes import Processes, run
 
 STORAGE = Path("/var/tmp/edgedistill-testbed")  # images and logs; /run is memory
-PROGRAMS = ("buildah", "conntrack", "containerd", "debootstrap", "etcd", "gcc", "go", "ip", "iptables", "nsenter", "runc")
+PROGRAMS = (
+    "buildah",
+    "conntrack",
+    "containerd",
+    "debootstrap",
+    "etcd",
+    "gcc",
+    "go",
+    "ip",
+    "iptables",
+    "nsenter",
+    "runc",
+)
 
 
 class Testbed:
