@@ -2,6 +2,7 @@
 .PHONY: help install pipeline-run test test-cluster testbed-up testbed-down lint lock proto clean
 
 PRESET ?= cpu
+ARGS ?=
 DATA ?=
 TEACHER ?=
 JOBS ?= 2
@@ -13,7 +14,7 @@ install: ## Make .venv from the lock files
 	@scripts/install
 
 pipeline-run: install ## Images and a teacher in, a signed int8 student out: the demo, or DATA=folder TEACHER=file.onnx
-	@.venv/bin/edgedistill run --preset $(PRESET) $(if $(DATA),--data $(DATA)) $(if $(TEACHER),--teacher $(TEACHER))
+	@.venv/bin/edgedistill run --preset $(PRESET) $(if $(DATA),--data $(DATA)) $(if $(TEACHER),--teacher $(TEACHER)) $(ARGS)
 
 test: install lint ## Everything that needs no cluster; REQUIRE_ALL=1 makes a skip a failure
 	@.venv/bin/python -m pytest -n $(JOBS) --dist loadgroup -m "not cluster"

@@ -54,13 +54,15 @@ class Fleet:
         _configure()
         self._core = client.CoreV1Api()
         self._http = httpx.Client(timeout=TIMEOUT_S)
+        self._target_uid = ""
         self._answered: dict[str, float] = {}  # node -> monotonic time of its pod's last answer
 
     def target(self) -> tuple[Target, dict[str, str]]:
         """What the chart wants, and the labels of the nodes that it is for."""
         name = f"{self.release}-target"
-        text = _call(self._core.read_namespaced_config_map, name, self.namespace).data["target.json"]
-        return parse_target(text)
+        found = _call(self._core.read_namespaced_config_map, name, self.namespace)
+        self._target_uid = found.metadata.uid
+        return parse_target(found.data["target.json"])
 
     def nodes(self, selector: Mapping[str, str]) -> list[NodeView]:
         """Every node of the fleet; asks each running pod for its /status."""
@@ -88,13 +90,23 @@ class Fleet:
         return Assignment(versions, progress, stop, found.metadata.resource_version)
 
     def write(self, decision: Decision, before: Assignment) -> None:
-        """Write assignment and progress in one step; a write by somebody else in between is an error."""
+        """Write assignment and progress in one step; a write by somebody else in between is an error.
+
+        The target owns it, so `helm uninstall` takes it away too.
+        """
         notes = {PROGRESS: json.dumps(asdict(decision.progress), sort_keys=True)}
         if before.stop_requested is not None:
             notes[STOP] = str(before.stop_requested)
         labels = {"app.kubernetes.io/instance": self.release, "app.kubernetes.io/managed-by": "edgedistill-rollout"}
+        owner = client.V1OwnerReference(
+            api_version="v1", kind="ConfigMap", name=f"{self.release}-target", uid=self._target_uid
+        )
         metadata = client.V1ObjectMeta(
-            name=self._assignment_name, labels=labels, annotations=notes, resource_version=before.resource_version
+            name=self._assignment_name,
+            labels=labels,
+            annotations=notes,
+            owner_references=[owner],
+            resource_version=before.resource_version,
         )
         data = {node: str(version) for node, version in sorted(decision.assignment.items())}
         body = client.V1ConfigMap(metadata=metadata, data=data)

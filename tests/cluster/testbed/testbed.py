@@ -56,9 +56,9 @@ class Testbed:
         _check_machine()
         binaries = built("kubernetes")
         helm = built("helm")
-        images = build_images(self.folder.with_name("edgedistill-images"))
         self.down()
         self.folder.mkdir(parents=True, mode=0o700)
+        images = build_images(self.folder / "images")
         (self.folder / "bin").mkdir()
         for program in (*binaries.iterdir(), *helm.iterdir()):
             if os.access(program, os.X_OK):

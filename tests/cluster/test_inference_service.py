@@ -1,0 +1,60 @@
+"""A real API server takes the teacher's manifests against KServe's own resource definitions."""
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from serving.inference_service import inference_service, serving_runtime
+from tests.cluster.conftest import eventually
+from tests.cluster.testbed.images import REPOSITORY
+from tests.cluster.testbed.testbed import Testbed
+
+pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster")]
+
+DEFINITIONS = REPOSITORY.parent / "shared" / "crds"
+
+
+@pytest.fixture(scope="module")
+def kserve(testbed: Testbed) -> Iterator[Testbed]:
+    """The testbed with KServe's resource definitions."""
+    files = sorted(DEFINITIONS.glob("*.yaml"))
+    if not files:
+        # Not REQUIRE_ALL's business: the definitions are KServe's, and not part of this repository.
+        pytest.xfail(f"KServe's resource definitions are not at {DEFINITIONS}")
+    for file in files:
+        testbed.kubectl("apply", "--server-side", "-f", str(file))
+    eventually(lambda: "inferenceservices" in testbed.kubectl("api-resources"), "the definitions are served")
+    yield testbed
+    for file in files:
+        testbed.kubectl("delete", "-f", str(file))
+
+
+def apply(testbed: Testbed, document: dict[str, Any], folder: Path) -> None:
+    """Apply one document; unknown fields are an error."""
+    path = folder / "document.yaml"
+    path.write_text(yaml.safe_dump(document))
+    testbed.kubectl("apply", "--server-side", "--validate=strict", "-f", str(path))
+
+
+def teacher() -> dict[str, Any]:
+    return inference_service(
+        "demo-teacher", "default", storage_uri="s3://edgedistill/teachers/demo-teacher/abc", service_account="teacher"
+    )
+
+
+def test_the_api_server_takes_runtime_and_service(kserve: Testbed, tmp_path: Path) -> None:
+    apply(kserve, serving_runtime("default"), tmp_path)
+    apply(kserve, teacher(), tmp_path)
+    stored = kserve.kubectl("get", "inferenceservice", "demo-teacher", "-o", "yaml")
+    assert yaml.safe_load(stored)["spec"]["predictor"]["model"]["storageUri"].endswith("/abc")
+
+
+def test_it_refuses_a_field_that_is_not_there(kserve: Testbed, tmp_path: Path) -> None:
+    wrong = copy.deepcopy(teacher())
+    wrong["spec"]["predictor"]["model"]["storageUrl"] = "s3://typo"
+    with pytest.raises(RuntimeError, match="storageUrl"):
+        apply(kserve, wrong, tmp_path)
