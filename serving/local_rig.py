@@ -5,7 +5,6 @@ security fixes, so it listens on loopback only and never appears in a chart.
 """
 
 import contextlib
-import ctypes
 import os
 import shutil
 import signal
@@ -112,7 +111,7 @@ def _start(root: Path) -> Served:
     log = root / "triton.log"
     with log.open("wb") as sink:
         process = subprocess.Popen(
-            command, stdout=sink, stderr=sink, stdin=subprocess.DEVNULL, env=environment, preexec_fn=_die_with_parent
+            [*_ends_with_us(), *command], stdout=sink, stderr=sink, stdin=subprocess.DEVNULL, env=environment
         )
     server = f"tritonserver (nvidia-pytriton {version('nvidia-pytriton')})"
     return Served(f"127.0.0.1:{grpc}", server, process, log)
@@ -167,10 +166,19 @@ def _free_ports(count: int) -> list[int]:
         return [one.getsockname()[1] for one in sockets]
 
 
-def _die_with_parent() -> None:
-    """PR_SET_PDEATHSIG: the server ends when the submitter is killed, whatever killed it."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+# Not a preexec_fn: Python between fork and exec, beside gRPC's threads, ends the child with SIGSEGV now and then.
+_LAUNCHER = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+if os.getppid() != int(sys.argv[1]):
+    sys.exit("the submitter has ended")
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+def _ends_with_us() -> list[str]:
+    """A command prefix: the server ends when the submitter is killed, whatever killed it."""
+    return [sys.executable, "-c", _LAUNCHER, str(os.getpid())] if sys.platform == "linux" else []
 
 
 def installed() -> bool:

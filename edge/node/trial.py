@@ -32,9 +32,8 @@ def try_release(folder: Path) -> None:
     """
     command = [sys.executable, "-m", "edge.node.trial", str(folder)]
     try:
-        child = subprocess.run(
-            command, capture_output=True, timeout=LIMIT_S, check=False, stdin=subprocess.DEVNULL, preexec_fn=_limit
-        )
+        # No preexec_fn: Python between fork and exec, beside gRPC's threads, ended a child with SIGSEGV now and then.
+        child = subprocess.run(command, capture_output=True, timeout=LIMIT_S, check=False, stdin=subprocess.DEVNULL)
     except subprocess.TimeoutExpired:
         raise RefusedRelease("too_slow", f"the release did not answer its golden images in {LIMIT_S} s") from None
     lines = child.stdout.decode(errors="replace").strip().splitlines()
@@ -47,6 +46,7 @@ def try_release(folder: Path) -> None:
 
 def main() -> None:
     """The child."""
+    _limit()
     folder = Path(sys.argv[1])
     verdict: dict[str, str | None] = {"refused": None, "message": ""}
     try:

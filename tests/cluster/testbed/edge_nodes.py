@@ -13,6 +13,8 @@ from tests.cluster.testbed.network import POD_RANGE, EdgeNode
 from tests.cluster.testbed.processes import Processes, run
 
 CGROUPS = Path("/sys/fs/cgroup")
+CNI_CACHE = Path("/var/lib/cni/results")  # libcni's own; no setting moves it
+CNI_NAME = "edgedistill-testbed"
 PAUSE = "localhost/pause:1"
 READY_S = 120
 
@@ -84,6 +86,17 @@ def end_containers(node: EdgeNode, folder: Path) -> None:
         time.sleep(0.1)
 
 
+def remove_pod_networks() -> None:
+    """Remove the namespaces of pods that were killed; libcni remembers which ones are ours."""
+    for path in CNI_CACHE.glob(f"{CNI_NAME}-*"):
+        known = json.loads(path.read_text())
+        namespace = Path(known["netns"]).name
+        if (Path("/run/netns") / namespace).exists():
+            run("ip", "netns", "delete", namespace)
+        for result in CNI_CACHE.glob(f"*-{known['containerId']}-*"):
+            result.unlink()
+
+
 def remove_cgroups(node: EdgeNode) -> None:
     """Remove the node's folder in every hierarchy, deepest first."""
     for root in _hierarchies():
@@ -133,7 +146,7 @@ def _cni(node: EdgeNode, home: Path) -> dict[str, object]:
     bridge = {"type": "bridge", "bridge": "cni0", "isGateway": True, "ipMasq": False, "ipam": ipam}
     return {
         "cniVersion": "0.4.0",
-        "name": "pods",
+        "name": CNI_NAME,
         "plugins": [bridge, {"type": "portmap", "capabilities": {"portMappings": True}}],
     }
 

@@ -13,7 +13,16 @@ from pathlib import Path
 
 from tests.cluster.testbed.binaries import built
 from tests.cluster.testbed.control_plane import start_control_plane
-from tests.cluster.testbed.edge_nodes import READY_S, end_containers, import_image, remove_cgroups, start_node
+from tests.cluster.testbed.edge_nodes import (
+    CNI_CACHE,
+    CNI_NAME,
+    READY_S,
+    end_containers,
+    import_image,
+    remove_cgroups,
+    remove_pod_networks,
+    start_node,
+)
 from tests.cluster.testbed.images import build_images
 from tests.cluster.testbed.network import CLOUD, NODES, make_network, remove_network
 from tests.cluster.testbed.pki import make_certificates
@@ -81,6 +90,7 @@ class Testbed:
             end_containers(node, self.folder)
         self.processes.end_all()
         _unmount(self.folder)
+        remove_pod_networks()
         for node in NODES:
             remove_cgroups(node)
         remove_network()
@@ -107,6 +117,8 @@ class Testbed:
 def leftovers() -> list[str]:
     """What a testbed that is down must not leave."""
     found = [f"namespace {path.name}" for path in Path("/run/netns").glob("edt-*")]
+    found += [f"pod namespace {path.name}" for path in Path("/run/netns").glob("cni-*")]
+    found += [f"CNI cache {path.name}" for path in CNI_CACHE.glob(f"{CNI_NAME}-*")]
     found += [f"mount {line.split()[4]}" for line in _mounts() if f" {STORAGE}" in line]
     found += [f"cgroup {path}" for path in Path("/sys/fs/cgroup").glob("*/edt-*")]
     ours = str(STORAGE).encode()

@@ -1,0 +1,99 @@
+"""Wrong input: one sentence, a non-zero exit, and nothing published."""
+
+import shutil
+from pathlib import Path
+
+import onnx
+import pytest
+
+from tests.pipeline.conftest import Home
+
+pytestmark = pytest.mark.xdist_group("pipeline")
+
+
+def refused(home: Home, *options: str) -> str:
+    """The last line that the command says, after it failed."""
+    done = home.call("run", "--preset", "tiny", *options)
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+    assert not done.stdout, "no table of a run that did not end"
+    return done.stderr.strip().splitlines()[-1]
+
+
+@pytest.fixture
+def images(finished: Home, tmp_path: Path) -> Path:
+    """A copy of the user's images."""
+    folder = tmp_path / "images"
+    shutil.copytree(finished.folder / "demo" / "0.1" / "ours", folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def teacher(finished: Home) -> Path:
+    """The demo's teacher as an ONNX file."""
+    return next((finished.store / "models").glob("*.onnx"))
+
+
+def test_data_without_a_teacher(copied: Home, images: Path) -> None:
+    assert "--teacher FILE.onnx" in refused(copied, "--data", str(images))
+
+
+def test_a_folder_that_is_not_there(copied: Home, teacher: Path, tmp_path: Path) -> None:
+    said = refused(copied, "--data", str(tmp_path / "nowhere"), "--teacher", str(teacher))
+    assert "nowhere" in said
+
+
+def test_no_images(copied: Home, teacher: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty" / "0").mkdir(parents=True)
+    (tmp_path / "empty" / "0" / "notes.txt").write_text("no picture")
+    assert "no " in refused(copied, "--data", str(tmp_path / "empty"), "--teacher", str(teacher))
+
+
+def test_one_class(copied: Home, images: Path, teacher: Path) -> None:
+    for folder in images.iterdir():
+        if folder.name != "0":
+            shutil.rmtree(folder)
+    assert "class" in refused(copied, "--data", str(images), "--teacher", str(teacher))
+
+
+def test_a_teacher_that_is_no_model(copied: Home, images: Path, tmp_path: Path) -> None:
+    (tmp_path / "teacher.onnx").write_bytes(b"not a model")
+    said = refused(copied, "--data", str(images), "--teacher", str(tmp_path / "teacher.onnx"))
+    assert "ONNX" in said
+
+
+def test_a_teacher_of_other_classes(copied: Home, images: Path, teacher: Path) -> None:
+    shutil.rmtree(images / "9")
+    said = refused(copied, "--data", str(images), "--teacher", str(teacher))
+    assert "10" in said
+    assert "9" in said
+
+
+def test_a_teacher_with_two_outputs(copied: Home, images: Path, teacher: Path, tmp_path: Path) -> None:
+    model = onnx.load(str(teacher))
+    extra = onnx.helper.make_tensor_value_info("second", onnx.TensorProto.FLOAT, None)
+    model.graph.node.append(onnx.helper.make_node("Identity", [model.graph.output[0].name], ["second"]))
+    model.graph.output.append(extra)
+    onnx.save(model, str(tmp_path / "two.onnx"))
+    assert "output" in refused(copied, "--data", str(images), "--teacher", str(tmp_path / "two.onnx"))
+
+
+def test_an_image_that_does_not_decode_is_listed_and_stops_nothing(copied: Home, images: Path, teacher: Path) -> None:
+    (images / "3" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    record = copied.run("--data", str(images), "--teacher", str(teacher))
+    assert record["dataset"]["rejected"] == 1
+    rejects = [path.read_text() for path in (copied.store / "datasets").rglob("rejects/*.jsonl")]
+    assert any("broken.png" in text for text in rejects)
+
+
+def test_a_missed_gate_publishes_nothing(copied: Home) -> None:
+    done = copied.call("run", "--preset", "tiny", "--set", "quantize.min_agreement=1.01")
+    assert done.returncode != 0
+    assert "int8 agreement with fp32" in done.stderr
+    assert copied.releases()["latest"] == 1, "the release of the run before"
+
+
+@pytest.mark.parametrize("setting", ["distill.epochs=many", "distill.epoch=3", "nothing", "train.epochs=2"])
+def test_a_setting_that_is_none(copied: Home, setting: str) -> None:
+    said = refused(copied, "--set", setting)
+    assert setting.partition("=")[2] in said or "expected" in said

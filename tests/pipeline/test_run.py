@@ -1,0 +1,168 @@
+"""The pipeline as a user runs it, on real digits, with a real Triton and a real node."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from edgedistill.images import encode_png
+from tests.pipeline.conftest import Home, cached
+
+pytestmark = pytest.mark.xdist_group("pipeline")
+
+MODELS = {"teacher", "vanilla", "student_fp32", "student_int8"}
+STEPS = ["ingest_images", "publish_teacher", "plan_scoring", "deploy_teacher", "score_teacher", "distill_student"]
+STEPS += ["distill_vanilla", "quantize_student", "evaluate_student", "publish_release"]
+
+
+def test_the_record_says_what_was_done(finished: Home) -> None:
+    record = finished.record()
+    fields = "run_id started finished target config machine dataset teacher metrics gates kd_gap_closed scoring steps"
+    assert set(f"{fields} release lineage".split()) <= set(record)
+    assert set(record["machine"]) == {"cpu", "flags", "cores"}
+    counts = {name: record["dataset"][name] for name in ("train", "validation", "test", "labeled", "rejected")}
+    assert counts == {"train": 150, "validation": 50, "test": 100, "labeled": 15, "rejected": 0}
+    assert set(record["metrics"]) == MODELS
+    for values in record["metrics"].values():
+        assert {"top1", "top5", "nll", "ece", "agreement_with_teacher", "size_bytes", "latency_ms_p50"} <= set(values)
+    assert record["teacher"]["server"].startswith("tritonserver")
+    assert record["teacher"]["labels_used"] == 200, "all of somebody else's images"
+    assert [step["name"] for step in record["steps"]] == STEPS
+    assert not any(cached(record).values())
+    assert all(set(gate) == {"name", "value", "limit", "passed"} for gate in record["gates"])
+    assert record["scoring"]["images_per_s"] > 0
+
+
+def test_the_student_learned_from_the_teacher(finished: Home) -> None:
+    metrics = finished.record()["metrics"]
+    assert metrics["teacher"]["top1"] > 0.9
+    assert metrics["student_fp32"]["top1"] > metrics["vanilla"]["top1"] + 0.1
+    assert metrics["student_int8"]["size_bytes"] < metrics["student_fp32"]["size_bytes"] / 2
+    assert metrics["teacher"]["agreement_with_teacher"] == 1
+
+
+def test_an_unchanged_run_has_nothing_to_do_and_starts_no_teacher(copied: Home) -> None:
+    before = copied.record()
+    done = copied.call("run", "--preset", "tiny")
+    assert done.returncode == 0, done.stderr
+    after = copied.record()
+    assert after["run_id"] != before["run_id"]
+    assert all(cached(after).values())
+    assert not list((copied.folder / "work" / after["run_id"]).rglob("triton.log"))
+    assert after["metrics"] == before["metrics"]
+    assert after["release"] == before["release"]
+    assert copied.releases()["latest"] == 1
+    assert "A local node serves release 1" in done.stdout
+
+
+def test_another_seed_trains_anew_and_keeps_the_scores(copied: Home) -> None:
+    record = copied.run("--set", "distill.seed=5")
+    had_nothing_to_do = {name for name, is_cached in cached(record).items() if is_cached}
+    assert had_nothing_to_do == {"ingest_images", "publish_teacher", "plan_scoring", "deploy_teacher", "score_teacher"}
+    assert record["release"]["version"] == 2
+
+
+def test_one_more_image_scores_one_more_image(copied: Home) -> None:
+    images = copied.folder / "demo" / "0.1" / "ours"
+    before = _parts(copied)
+    new = images / "7" / "new.png"
+    new.write_bytes(encode_png(_picture()))
+    record = copied.run()
+    assert record["dataset"]["train"] + record["dataset"]["validation"] + record["dataset"]["test"] == 301
+    assert not cached(record)["distill_student"]
+    assert len(_parts(copied) - before) == 1, "one bucket was written anew"
+
+
+def test_killed_while_scoring_it_goes_on_from_the_parts(copied: Home) -> None:
+    before = _parts(copied)
+    command = copied.command("run", "--preset", "tiny", "--set", "score.views=60", "--set", "score.in_flight=1")
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 120
+        while not (kept := _parts(copied) - before):
+            assert time.monotonic() < deadline
+            assert process.poll() is None, "it ended before it could be killed"
+            time.sleep(0.01)
+    finally:
+        os.kill(process.pid, signal.SIGKILL)  # the submitter alone: what it started must end by itself
+        process.wait()
+    stamps = {path: path.stat().st_mtime_ns for path in kept}
+    _wait_no_child(copied)
+    record = copied.run("--set", "score.views=60", "--set", "score.in_flight=1", "--set", "distill.epochs=1")
+    assert record["release"]["version"] == 2
+    assert {path: path.stat().st_mtime_ns for path in kept} == stamps, "a finished part is not written again"
+
+
+def test_interrupted_it_says_so_and_leaves_nothing_running(copied: Home) -> None:
+    command = copied.command("run", "--preset", "tiny", "--set", "distill.epochs=400")
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    events = copied.folder / "work"
+    deadline = time.monotonic() + 120
+    while not any(
+        '"step": "distill_student"' in path.read_text() for path in events.glob("*/progress.jsonl") if _new(path)
+    ):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert said.strip().splitlines()[-1].startswith("edgedistill: interrupted; the same command goes on")
+    _wait_no_child(copied)
+
+
+def test_the_report_needs_nothing_but_itself(finished: Home) -> None:
+    record = finished.record()
+    text = (finished.store / "runs" / record["run_id"] / "report.html").read_text()
+    assert text.count("<svg") >= 3
+    assert not re.findall(r"<(?:script|link|img)\b", text)
+    assert not re.findall(r"(?:src|href)=[\"']https?:", text)
+    for name in MODELS:
+        assert name.replace("_", " ") in text
+
+
+def _new(path: Path) -> bool:
+    return time.time() - path.stat().st_mtime < 60
+
+
+def _parts(home: Home) -> set[Path]:
+    return set((home.store / "scores").rglob("*.parquet"))
+
+
+def _picture():  # type: ignore[no-untyped-def]
+    import numpy as np
+
+    return np.random.default_rng(0).integers(0, 256, (28, 28, 3), dtype=np.uint8)
+
+
+def _wait_no_child(home: Home) -> None:
+    """Everything that the run started ends by itself, soon."""
+    deadline = time.monotonic() + 30
+    while left := [process for process in _processes() if str(home.folder) in process]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.1)
+
+
+def _processes() -> list[str]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            found.append(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+        except OSError:
+            continue
+    return found
+
+
+def test_runs_are_listed_and_shown(finished: Home) -> None:
+    record = finished.record()
+    assert record["run_id"] in finished.call("runs", "list").stdout
+    shown = finished.call("runs", "show", record["run_id"]).stdout
+    assert "student int8" in shown
+    assert json.loads(finished.call("runs", "show", "--json").stdout)["run_id"] == record["run_id"]
+    unknown = finished.call("runs", "show", "20200101-000000-0000")
+    assert unknown.returncode != 0
+    assert "edgedistill runs list" in unknown.stderr
