@@ -8,7 +8,7 @@ from typing import Any
 import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from edgedistill import __version__, runs
 from edgedistill.config import PRESETS, run_config
@@ -83,7 +83,7 @@ def runs_group() -> None:
 def list_runs(home: Path) -> None:
     """All runs, oldest first."""
     store = open_store(home / "store")
-    table = Table("run", "finished", "release", "int8 top-1", "gap closed")
+    table = Table(Column("run", no_wrap=True), Column("finished", no_wrap=True), "release", "int8 top-1", "gap closed")
     for run_id in runs.list_runs(store):
         record = runs.read_record(store, run_id)
         release = record["release"]

@@ -7,7 +7,6 @@ security fixes, so it listens on loopback only and never appears in a chart.
 import contextlib
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys

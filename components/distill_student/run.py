@@ -6,14 +6,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from edgedistill.config import DistillConfig, ScoreConfig, load
-from edgedistill.dataset import ImageRow, read_dataset
+from edgedistill.dataset import Dataset, ImageRow, read_dataset
 from edgedistill.errors import DatasetError
 from edgedistill.metrics import agreement, top_k
 from edgedistill.progress import Progress
 from edgedistill.scores import read_logits
 from edgedistill.steps import Manifest, Step
 from edgedistill.storage import ObjectStore, digest, open_store
-from edgedistill.views import policy_named
+from edgedistill.views import ViewPolicy, policy_named
 
 if TYPE_CHECKING:
     from edgedistill.training import Checkpoint, Loss
@@ -60,28 +60,62 @@ def run(
         settings=settings,
         libraries=("torch", "numpy", "pillow", "openvino"),
     )
-    if done := step.find():
-        return done
-    import torch
+    if found := step.find():
+        return found
     from safetensors.torch import save
 
     from edgedistill.conversion import store_model, to_openvino
-    from edgedistill.models import build, parameters
-    from edgedistill.training import Schedule, fit, predict, render_views
+    from edgedistill.models import parameters
 
     dataset = read_dataset(objects, images)
     policy = policy_named(load(ScoreConfig, scoring).policy)
+    history: list[dict[str, float | None]] = []
+    module = _train(step, dataset, scores, policy, mode, settings, history, progress)
+    weights = save({name: tensor.contiguous() for name, tensor in module.state_dict().items()})
+    key = f"students/{digest(weights)}.safetensors"
+    objects.put(key, weights)
+    outputs = {
+        "weights": key,
+        "model": store_model(objects, to_openvino(module, settings.size)),
+        "arch": settings.arch,
+        "size": settings.size,
+        "classes": len(dataset.classes),
+        "mode": mode,
+        "parameters": parameters(module),
+        "history": history,
+    }
+    done = step.finish(outputs)
+    for checkpoint in list(objects.list(_checkpoint_prefix(step))):
+        objects.delete(checkpoint)
+    return done
+
+
+def _train(
+    step: Step,
+    dataset: Dataset,
+    scores: Manifest,
+    policy: ViewPolicy,
+    mode: str,
+    settings: DistillConfig,
+    history: list[dict[str, float | None]],
+    progress: Progress,
+) -> Any:
+    """The trained module; `history` is filled."""
+    import torch
+
+    from edgedistill.models import build
+    from edgedistill.training import Schedule, fit, predict, render_views
+
     numbers = range(scores.outputs["views"] + 1)
     rows = dataset.split("train") if mode == "student" else dataset.labeled
     if not rows:
         raise DatasetError(f"data set {dataset.name!r} has no training image for the {mode}; label some or add images")
     progress.update(0, total=settings.epochs, note=f"{mode}: rendering views")
-    views = render_views(objects, rows, policy, views=numbers, size=settings.size)
-    held_out = render_views(objects, dataset.split("validation"), policy, views=[0], size=settings.size)[:, 0]
+    views = render_views(step.store, rows, policy, views=numbers, size=settings.size)
+    held_out = render_views(step.store, dataset.split("validation"), policy, views=[0], size=settings.size)[:, 0]
     torch.manual_seed(settings.seed)
     module = build(settings.arch, len(dataset.classes))
-    history: list[dict[str, float | None]] = []
-    measure = _measure(objects, scores, dataset.split("validation"))
+    measure = _measure(step.store, scores, dataset.split("validation"))
 
     def on_epoch(epoch: int, loss: float) -> None:
         if epoch % 3 == 0 or epoch + 1 == settings.epochs:
@@ -90,7 +124,7 @@ def run(
     fit(
         module,
         views,
-        _loss(objects, scores, rows, mode, settings),
+        _loss(step.store, scores, rows, mode, settings),
         Schedule(settings.epochs, settings.batch, settings.lr, settings.weight_decay, settings.seed),
         progress=progress,
         note=mode,
@@ -98,19 +132,7 @@ def run(
         checkpoint=_checkpoints(step, history),
         on_epoch=on_epoch,
     )
-    state = {name: tensor.contiguous() for name, tensor in module.state_dict().items()}
-    weights = save(state)
-    key = f"students/{digest(weights)}.safetensors"
-    objects.put(key, weights)
-    model = store_model(objects, to_openvino(module, settings.size))
-    outputs = {
-        "weights": key,
-        "model": model,
-        "arch": settings.arch,
-        "size": settings.size,
-        "classes": len(dataset.classes),
-    }
-    return step.finish(outputs | {"mode": mode, "parameters": parameters(module), "history": history})
+    return module
 
 
 def _loss(
@@ -148,13 +170,17 @@ def _measure(
     return measure
 
 
+def _checkpoint_prefix(step: Step) -> str:
+    return f"checkpoints/{step.name}/{step.key}/"
+
+
 def _checkpoints(step: Step, history: list[dict[str, float | None]]) -> "Checkpoint":
     """Checkpoints beside the step's manifest. Torch's format, read with weights_only; never a pickle of code."""
     import torch
 
     from edgedistill.training import Checkpoint
 
-    prefix = f"checkpoints/{step.name}/{step.key}/"
+    prefix = _checkpoint_prefix(step)
 
     def load_last() -> dict[str, object] | None:
         keys = list(step.store.list(prefix))

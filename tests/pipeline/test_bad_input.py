@@ -71,7 +71,7 @@ def test_a_teacher_of_other_classes(copied: Home, images: Path, teacher: Path) -
 
 def test_a_teacher_with_two_outputs(copied: Home, images: Path, teacher: Path, tmp_path: Path) -> None:
     model = onnx.load(str(teacher))
-    extra = onnx.helper.make_tensor_value_info("second", onnx.TensorProto.FLOAT, None)
+    extra = onnx.helper.make_tensor_value_info("second", onnx.TensorProto.FLOAT, [None, 10])
     model.graph.node.append(onnx.helper.make_node("Identity", [model.graph.output[0].name], ["second"]))
     model.graph.output.append(extra)
     onnx.save(model, str(tmp_path / "two.onnx"))
