@@ -88,7 +88,7 @@ class Manifest:
                 size=_whole(document["input"]["size"], MAX_SIDE),
                 classes=_whole(document["output"]["classes"], MAX_CLASSES),
                 files={
-                    _checked(name, _FILE): BundleFile(str(f["sha256"]), _whole(f["size_bytes"], MAX_BYTES))
+                    _checked(name, _FILE): BundleFile(str(f["sha256"]), _whole(f["size_bytes"], MAX_BYTES, least=0))
                     for name, f in document["files"].items()
                 },
                 golden=tuple(
@@ -218,7 +218,7 @@ def _checked(value: Any, pattern: re.Pattern[str]) -> str:
     return value
 
 
-def _whole(value: Any, limit: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= limit:
-        raise ValueError(f"{value!r} is no whole number up to {limit}")
+def _whole(value: Any, limit: int, *, least: int = 1) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= limit:
+        raise ValueError(f"{value!r} is no whole number from {least} to {limit}")
     return value
