@@ -52,6 +52,7 @@ class QuantizeConfig:
     max_lost_share: float = 0.003  # net validation images that int8 may lose against fp32 ...
     max_lost_count: int = 2  # ... or this many, whichever is more
     min_agreement: float = 0.98  # argmax agreement of int8 and fp32 on validation
+    enough_agreement: float = 0.995  # a rung that agrees so often ends the ladder; else the best rung is kept
 
 
 @dataclass(frozen=True)
