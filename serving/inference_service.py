@@ -2,10 +2,12 @@
 
 python -m serving.inference_service --name demo-teacher --storage-uri s3://bucket/teachers/... --service-account teacher
 
-prints the YAML for `kubectl apply`.
+prints the YAML for `kubectl apply`. Never import this beside tritonclient's gRPC in one process: kserve registers the
+protocol's messages under the same names, and protobuf takes each name once.
 """
 
 import argparse
+import re
 import sys
 from typing import Any
 
@@ -29,6 +31,7 @@ RUNTIME = "edgedistill-triton"
 TRITON_IMAGE = "nvcr.io/nvidia/tritonserver:26.06-py3"
 STANDARD = {"serving.kserve.io/deploymentMode": "Standard"}
 HTTP_PORT, GRPC_PORT = 8080, 9000
+_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,51}[a-z0-9])?")
 TRITON_USER = 1000  # triton-server, in its image
 
 
@@ -99,7 +102,7 @@ def inference_service(
     """
     if not storage_uri.startswith("s3://"):
         raise ConfigError(f"storage URI {storage_uri!r} is none; expected s3://BUCKET/teachers/NAME/DIGEST")
-    if not name.replace("-", "a").isalnum() or name != name.lower() or len(name) > 53:
+    if not _NAME.fullmatch(name):
         raise ConfigError(f"teacher name {name!r} is no DNS label; expected a-z, 0-9 and -, at most 53 of them")
     model = V1beta1ModelSpec(
         model_format=V1beta1ModelFormat(name="triton", version="2"),

@@ -16,8 +16,6 @@ ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "helm" / "student-edge"
 CASES = sorted((CHART / "ci").glob("*-values.yaml"))
 
-pytestmark = pytest.mark.xdist_group("chart")
-
 
 @pytest.fixture(scope="session")
 def helm() -> str:

@@ -1,6 +1,5 @@
 """A real API server takes the teacher's manifests against KServe's own resource definitions."""
 
-import copy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,12 +7,12 @@ from typing import Any
 import pytest
 import yaml
 
-from serving.inference_service import inference_service, serving_runtime
 from tests.cluster.conftest import eventually
 from tests.cluster.testbed.images import REPOSITORY
 from tests.cluster.testbed.testbed import Testbed
+from tests.unit.test_inference_service import printed
 
-pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster")]
+pytestmark = pytest.mark.cluster
 
 DEFINITIONS = REPOSITORY.parent / "shared" / "crds"
 
@@ -40,21 +39,19 @@ def apply(testbed: Testbed, document: dict[str, Any], folder: Path) -> None:
     testbed.kubectl("apply", "--server-side", "--validate=strict", "-f", str(path))
 
 
-def teacher() -> dict[str, Any]:
-    return inference_service(
-        "demo-teacher", "default", storage_uri="s3://edgedistill/teachers/demo-teacher/abc", service_account="teacher"
-    )
+def documents() -> dict[str, dict[str, Any]]:
+    return {document["kind"]: document for document in yaml.safe_load_all(printed().stdout)}
 
 
 def test_the_api_server_takes_runtime_and_service(kserve: Testbed, tmp_path: Path) -> None:
-    apply(kserve, serving_runtime("default"), tmp_path)
-    apply(kserve, teacher(), tmp_path)
+    for document in documents().values():
+        apply(kserve, document, tmp_path)
     stored = kserve.kubectl("get", "inferenceservice", "demo-teacher", "-o", "yaml")
     assert yaml.safe_load(stored)["spec"]["predictor"]["model"]["storageUri"].endswith("/abc")
 
 
 def test_it_refuses_a_field_that_is_not_there(kserve: Testbed, tmp_path: Path) -> None:
-    wrong = copy.deepcopy(teacher())
+    wrong = documents()["InferenceService"]
     wrong["spec"]["predictor"]["model"]["storageUrl"] = "s3://typo"
     with pytest.raises(RuntimeError, match="storageUrl"):
         apply(kserve, wrong, tmp_path)

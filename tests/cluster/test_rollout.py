@@ -19,7 +19,7 @@ from tests.cluster.conftest import Helm, Releases, eventually, fleet, fleet_stat
 from tests.cluster.testbed.network import NODES
 from tests.cluster.testbed.testbed import Testbed
 
-pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster")]
+pytestmark = pytest.mark.cluster
 
 
 def ask(address: str, png: bytes, name: str) -> tuple[str, Any]:

@@ -8,7 +8,7 @@ from tests.cluster.conftest import eventually
 from tests.cluster.testbed import network
 from tests.cluster.testbed.testbed import Testbed
 
-pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster")]
+pytestmark = pytest.mark.cluster
 
 
 def ready(testbed: Testbed) -> dict[str, str]:

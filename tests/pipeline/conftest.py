@@ -1,5 +1,6 @@
 """One embedded run of the tiny preset, shared by the tests of this folder; each that changes it works on a copy."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -51,9 +52,16 @@ class Home:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Home:
-    """A home with one finished run."""
-    home = Home(tmp_path_factory.mktemp("finished"))
-    home.run()
+    """A home with one finished run; pytest's workers share it."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    home = Home(shared / "finished")
+    with (shared / "finished.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not home.folder.exists():
+            unfinished = Home(shared / "unfinished")
+            unfinished.run()
+            unfinished.folder.rename(home.folder)
     return home
 
 

@@ -11,17 +11,17 @@ from edgedistill.steps import Manifest, Step
 from edgedistill.storage import open_store
 from tests.pipeline.conftest import Home
 
-pytestmark = [pytest.mark.xdist_group("pipeline"), pytest.mark.filterwarnings("ignore::DeprecationWarning")]
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 
-def made(home: Home, name: str, **wanted: object) -> Manifest:
+def made(home: Home, step: str, **wanted: object) -> Manifest:
     """The manifest of a step of the finished run."""
     store = open_store(home.store)
-    for key in store.list(f"steps/{name}/"):
-        found = Step(store, name, key.split("/")[2]).find()
+    for key in store.list(f"steps/{step}/"):
+        found = Step(store, step, key.split("/")[2]).find()
         if found and all(found.outputs.get(field) == value for field, value in wanted.items()):
             return found
-    raise AssertionError(f"no {name} with {wanted}")
+    raise AssertionError(f"no {step} with {wanted}")
 
 
 def quantise(home: Home, enough: float) -> Manifest:

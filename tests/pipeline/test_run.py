@@ -9,12 +9,8 @@ import subprocess
 import time
 from pathlib import Path
 
-import pytest
-
 from edgedistill.images import encode_png
 from tests.pipeline.conftest import Home, cached
-
-pytestmark = pytest.mark.xdist_group("pipeline")
 
 MODELS = {"teacher", "vanilla", "student_fp32", "student_int8"}
 STEPS = ["ingest_images", "publish_teacher", "plan_scoring", "deploy_teacher", "score_teacher", "distill_student"]
@@ -61,19 +57,14 @@ def test_an_unchanged_run_has_nothing_to_do_and_starts_no_teacher(copied: Home) 
     assert "A local node serves release 1" in done.stdout
 
 
-def test_another_seed_trains_anew_and_keeps_the_scores(copied: Home) -> None:
-    record = copied.run("--set", "distill.seed=5")
-    had_nothing_to_do = {name for name, is_cached in cached(record).items() if is_cached}
-    assert had_nothing_to_do == {"ingest_images", "publish_teacher", "plan_scoring", "deploy_teacher", "score_teacher"}
-    assert record["release"]["version"] == 2
-
-
 def test_one_more_image_scores_one_more_image(copied: Home) -> None:
     images = copied.folder / "demo" / "0.1" / "ours"
     before = _parts(copied)
-    new = images / "7" / "new.png"
-    new.write_bytes(encode_png(_picture()))
-    record = copied.run()
+    (images / "7" / "new.png").write_bytes(encode_png(_picture()))
+    (images / "3" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    record = copied.run("--set", "distill.epochs=1")
+    assert record["dataset"]["rejected"] == 1, "one that does not decode is listed and stops nothing"
+    assert any("broken.png" in path.read_text() for path in (copied.store / "datasets").rglob("rejects/*.jsonl"))
     assert record["dataset"]["train"] + record["dataset"]["validation"] + record["dataset"]["test"] == 301
     assert not cached(record)["distill_student"]
     assert _parts(copied) > before, "no part was overwritten"
@@ -86,7 +77,7 @@ def test_one_more_image_scores_one_more_image(copied: Home) -> None:
 
 def test_killed_while_scoring_it_goes_on_from_the_parts(copied: Home) -> None:
     before = _parts(copied)
-    command = copied.command("run", "--preset", "tiny", "--set", "score.views=60", "--set", "score.in_flight=1")
+    command = copied.command("run", "--preset", "tiny", "--set", "score.views=30", "--set", "score.in_flight=1")
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     try:
         deadline = time.monotonic() + 120
@@ -99,7 +90,7 @@ def test_killed_while_scoring_it_goes_on_from_the_parts(copied: Home) -> None:
         process.wait()
     stamps = {path: path.stat().st_mtime_ns for path in kept}
     _wait_no_child(copied)
-    record = copied.run("--set", "score.views=60", "--set", "score.in_flight=1", "--set", "distill.epochs=1")
+    record = copied.run("--set", "score.views=30", "--set", "score.in_flight=1", "--set", "distill.epochs=1")
     assert record["release"]["version"] == 2
     assert {path: path.stat().st_mtime_ns for path in kept} == stamps, "a finished part is not written again"
 
@@ -109,6 +100,9 @@ def test_killed_while_distilling_it_goes_on_from_the_checkpoint_to_the_same_stud
     undisturbed = Home(copied.folder.with_name("undisturbed"))
     shutil.copytree(copied.folder, undisturbed.folder)
     expected = undisturbed.run(*options)
+    had_nothing_to_do = {name for name, is_cached in cached(expected).items() if is_cached}
+    assert had_nothing_to_do == {"ingest_images", "publish_teacher", "plan_scoring", "deploy_teacher", "score_teacher"}
+    assert expected["release"]["version"] == 2
     command = copied.command("run", "--preset", "tiny", *options)
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     try:

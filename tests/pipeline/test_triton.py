@@ -10,8 +10,6 @@ from edgedistill.inference import Student
 from serving.local_rig import serve
 from tests.pipeline.conftest import Home
 
-pytestmark = pytest.mark.xdist_group("pipeline")
-
 
 @pytest.fixture(scope="module")
 def published(finished: Home) -> Path:

@@ -4,6 +4,7 @@ The cache's key is what decides the result: the module files and the compiler. W
 the digests that were written when it was built.
 """
 
+import fcntl
 import hashlib
 import json
 import os
@@ -34,8 +35,11 @@ def built(module: str) -> Path:
     for part in ((source / "go.mod").read_bytes(), (source / "go.sum").read_bytes(), f"{compiler} {flags}".encode()):
         digest.update(part)
     folder = CACHE / f"{module}-{digest.hexdigest()[:16]}"
-    if not _is_whole(folder):
-        _build(source, folder, flags)
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / f"{module}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not _is_whole(folder):
+            _build(source, folder, flags)
     return folder
 
 
