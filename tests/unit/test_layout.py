@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,12 @@ def test_lock_files_hold_hashes_and_no_address(lock: str) -> None:
     assert text.count("--hash=sha256:") >= len(names)
     assert "://" not in text
     assert not re.search(r"^--?(index|extra|find)", text, re.MULTILINE)
+
+
+def test_nothing_reports_home() -> None:
+    assert find_spec("openvino_telemetry") is None, "OpenVINO would report every import: run make install"
+    for path in ROOT.glob("requirements*.lock"):
+        assert "openvino-telemetry==" not in path.read_text(), path
 
 
 def test_one_version() -> None:
