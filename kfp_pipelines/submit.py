@@ -68,6 +68,8 @@ def run_local(
         FILE_VARIABLE: str(place.events),
         SUBMITTER_VARIABLE: str(os.getpid()),
         "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}",
+        # Spinning threads cost 6 % less on an idle machine, and ten to forty times more on one with other work.
+        "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
     }
     failures: list[str] = []
 
