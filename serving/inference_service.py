@@ -130,11 +130,6 @@ def inference_service(
     return document
 
 
-def grpc_url(name: str, namespace: str) -> str:
-    """Where the teacher answers gRPC, inside the cluster."""
-    return f"{name}-predictor.{namespace}.svc:{GRPC_PORT}"
-
-
 def _document(resource: Any) -> dict[str, Any]:
     document: dict[str, Any] = client.ApiClient().sanitize_for_serialization(resource)
     return document

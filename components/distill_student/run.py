@@ -69,8 +69,7 @@ def run(
 
     dataset = read_dataset(objects, images)
     policy = policy_named(load(ScoreConfig, scoring).policy)
-    history: list[dict[str, float | None]] = []
-    module = _train(step, dataset, scores, policy, mode, settings, history, progress)
+    module, history = _train(step, dataset, scores, policy, mode, settings, progress)
     weights = save({name: tensor.contiguous() for name, tensor in module.state_dict().items()})
     key = f"students/{digest(weights)}.safetensors"
     objects.put(key, weights)
@@ -97,10 +96,9 @@ def _train(
     policy: ViewPolicy,
     mode: str,
     settings: DistillConfig,
-    history: list[dict[str, float | None]],
     progress: Progress,
-) -> Any:
-    """The trained module; `history` is filled."""
+) -> tuple[Any, list[dict[str, float | None]]]:
+    """The trained module, and its curves on validation."""
     import torch
 
     from edgedistill.models import build
@@ -116,6 +114,7 @@ def _train(
     torch.manual_seed(settings.seed)
     module = build(settings.arch, len(dataset.classes))
     measure = _measure(step.store, scores, dataset.split("validation"))
+    history: list[dict[str, float | None]] = []
 
     def on_epoch(epoch: int, loss: float) -> None:
         if epoch % 3 == 0 or epoch + 1 == settings.epochs:
@@ -132,7 +131,7 @@ def _train(
         checkpoint=_checkpoints(step, history),
         on_epoch=on_epoch,
     )
-    return module
+    return module, history
 
 
 def _loss(

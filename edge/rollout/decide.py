@@ -63,6 +63,10 @@ class Progress:
     state: str  # rolling, baking, done, stopped
     reason: str
 
+    def is_of(self, target: Target) -> bool:
+        """Whether this is the progress of that target, and not of an older one."""
+        return (self.version, self.revision) == (target.version, target.revision)
+
 
 @dataclass(frozen=True)
 class Decision:
@@ -84,7 +88,7 @@ def decide(
         now: unix seconds.
         stop: the operator asks to stop this target.
     """
-    if progress is None or (progress.version, progress.revision) != (target.version, target.revision):
+    if progress is None or not progress.is_of(target):
         progress = _start(target, progress, now)
     waves = wave_numbers(target.waves, nodes)
     if progress.state not in ("done", "stopped"):

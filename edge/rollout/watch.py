@@ -19,10 +19,9 @@ class FleetStatus:
     nodes: list[NodeView]
 
     @property
-    def is_current(self) -> bool:
-        """The controller has seen the newest target."""
-        seen = self.progress
-        return seen is not None and (seen.version, seen.revision) == (self.target.version, self.target.revision)
+    def current(self) -> Progress | None:
+        """The progress of the newest target; None: the controller has not seen it yet."""
+        return self.progress if self.progress and self.progress.is_of(self.target) else None
 
     def document(self) -> dict[str, Any]:
         """As JSON, for programs."""
@@ -61,15 +60,15 @@ def wait(fleet: Fleet, *, timeout_s: float, poll_s: float = 2.0) -> str:
     deadline = time.monotonic() + timeout_s
     while True:
         status = look(fleet, ask_nodes=False)
-        progress = status.progress
-        if progress and status.is_current and progress.state == "done":
+        progress = status.current
+        if progress and progress.state == "done":
             return progress.reason
-        if progress and status.is_current and progress.state == "stopped":
+        if progress and progress.state == "stopped":
             raise RolloutError(
                 f"release {progress.version} was stopped: {progress.reason}; see: edgedistill fleet status"
             )
         if time.monotonic() > deadline:
-            why = progress.reason if progress and status.is_current else "the controller has not seen the target"
+            why = progress.reason if progress else "the controller has not seen the target"
             raise RolloutError(f"release {status.target.version} is not out after {timeout_s:g} s: {why}")
         time.sleep(poll_s)
 
@@ -77,9 +76,9 @@ def wait(fleet: Fleet, *, timeout_s: float, poll_s: float = 2.0) -> str:
 def stop(fleet: Fleet) -> str:
     """Stop the newest target and send every node back to the release that the fleet last finished."""
     status = look(fleet, ask_nodes=False)
-    if status.is_current and status.progress and status.progress.state in ("done", "stopped"):
+    if status.current and status.current.state in ("done", "stopped"):
         raise RolloutError(
-            f"release {status.target.version} is {status.progress.state}; to leave it, upgrade the chart to another"
+            f"release {status.target.version} is {status.current.state}; to leave it, upgrade the chart to another"
         )
     fleet.request_stop(status.target.revision)
     return f"release {status.target.version} is being stopped"

@@ -4,11 +4,10 @@ import functools
 import json
 import os
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,8 @@ from edgedistill.storage import ObjectStore, open_store
 from tests.cluster.testbed.images import EDGE_IMAGE, REPOSITORY
 from tests.cluster.testbed.network import CLOUD_ADDRESS
 from tests.cluster.testbed.testbed import Testbed
+from tests.pipeline.conftest import COMMAND, Home
 
-COMMAND = str(Path(sys.executable).with_name("edgedistill"))
 CHART = REPOSITORY / "helm" / "student-edge"
 
 
@@ -68,9 +67,7 @@ class Releases:
         command = ["make", "--no-print-directory", "pipeline-run", "PRESET=tiny", arguments]
         done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr[-2000:]
-        shown = [COMMAND, "runs", "show", "latest", "--json", "--home", str(self.home)]
-        record: dict[str, Any] = json.loads(subprocess.run(shown, capture_output=True, check=True).stdout)
-        return record
+        return Home(self.home).record()
 
 
 @pytest.fixture(scope="session")
@@ -109,7 +106,6 @@ class Helm:
     releases: Releases
     origin: str
     name: str = "student-edge"
-    values: dict[str, Any] = field(default_factory=dict)
 
     def __call__(self, verb: str, *, version: object, wait: bool = False) -> "subprocess.CompletedProcess[str]":
         """`helm install` or `helm upgrade` to a version; its failure is the caller's to judge."""

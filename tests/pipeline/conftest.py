@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,9 +78,6 @@ def _link(source: str, target: str) -> str:
         return str(shutil.copy2(source, target))
     os.link(source, target)
     return target
-
-
-StepsOf = Callable[[dict[str, Any]], dict[str, bool]]
 
 
 def cached(record: dict[str, Any]) -> dict[str, bool]:
