@@ -17,28 +17,14 @@ from edgedistill.config import IngestConfig, RunConfig
 from edgedistill.dataset import read_dataset
 from edgedistill.demo import write_demo
 from edgedistill.errors import NodeError
+from edgedistill.place import Place
 from edgedistill.runs import new_run_id, now, read_record
 from edgedistill.steps import Manifest, Step, fingerprint, read_manifest
-from edgedistill.storage import ObjectStore, canonical_json, digest, open_store
+from edgedistill.storage import ObjectStore, canonical_json, digest
 from kfp_pipelines.submit import Event, Workplace, run_local
 from serving.host import hosting
 
 NODE_S = 60.0
-
-
-@dataclass(frozen=True)
-class Home:
-    """The folder of all embedded runs: `.edgedistill/` beside the user's work."""
-
-    folder: Path
-
-    @property
-    def store(self) -> str:
-        return str((self.folder / "store").resolve())
-
-    @property
-    def keys(self) -> Path:
-        return (self.folder / "keys").resolve()
 
 
 @dataclass(frozen=True)
@@ -52,7 +38,7 @@ class Answer:
 
 
 def run_embedded(
-    home: Home,
+    place: Place,
     config: RunConfig,
     *,
     data: Path | None,
@@ -63,7 +49,7 @@ def run_embedded(
     """Run the distillation pipeline and give its record.
 
     Args:
-        home: folder of the embedded runs.
+        place: folder of the embedded runs.
         config: the run's settings.
         data: the user's images; None: the built-in demo.
         teacher: path of an ONNX file; None: the demo's teacher, trained on somebody else's images.
@@ -74,21 +60,21 @@ def run_embedded(
         EdgeDistillError: a step failed, or a gate was missed.
     """
     run_id = new_run_id()
-    place = Workplace((home.folder / "work" / run_id).resolve())
-    demo = write_demo(home.folder / "demo" / f"{demo_share:g}", share=demo_share) if not (data and teacher) else None
+    work = Workplace((place.folder / "work" / run_id).resolve())
+    demo = write_demo(place.folder / "demo" / f"{demo_share:g}", share=demo_share) if not (data and teacher) else None
     labels_used = 0
     if teacher is None:
         assert demo is not None
-        made = _train_teacher(home, config, demo.theirs, place, on_event)
+        made = _train_teacher(place, config, demo.theirs, work, on_event)
         teacher, labels_used = f"{STORED}{made.outputs['onnx']}", made.outputs["labels_used"]
     folder = data or (demo.ours if demo else None)
     with hosting() as (_, socket):
         arguments = {
-            "store": home.store,
+            "store": place.store,
             "data": str(folder.resolve()) if folder else "",
             "teacher": teacher if teacher.startswith(STORED) else str(Path(teacher).resolve()),
             "host": f"{LOCAL}{socket}",
-            "keys": str(home.keys),
+            "keys": str(place.keys),
             "run_id": run_id,
             "started": now(),
             "target": "local",
@@ -100,23 +86,23 @@ def run_embedded(
             "distill": asdict(config.distill),
             "quantize": asdict(config.quantize),
         }
-        run_local("distillation", arguments, place, on_event=on_event)
-    return read_record(open_store(home.store), run_id)
+        run_local("distillation", arguments, work, on_event=on_event)
+    return read_record(place.open(), run_id)
 
 
-def ask_local_node(home: Home, record: dict[str, Any]) -> Answer:
+def ask_local_node(place: Place, record: dict[str, Any]) -> Answer:
     """Start a node on the releases, let it activate the run's release, and ask it about one test image over gRPC.
 
     Raises:
         NodeError: it does not serve the release in time.
     """
-    store = open_store(home.store)
+    store = place.open()
     release = record["release"]
-    command = [sys.executable, "-m", "edge.node", "--releases", f"{home.store}/releases"]
-    command += ["--root", f"{home.store}/releases/metadata/1.root.json", "--state", str(home.folder / "node")]
+    command = [sys.executable, "-m", "edge.node", "--releases", f"{place.store}/releases"]
+    command += ["--root", f"{place.store}/releases/metadata/1.root.json", "--state", str(place.folder / "node")]
     command += ["--name", release["name"], "--version", str(release["version"]), "--node-name", "local"]
     command += ["--http-port", "0", "--grpc-port", "0", "--poll-s", "0.2"]
-    log = home.folder / "node.log"
+    log = place.folder / "node.log"
     with log.open("ab") as sink:
         node = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=sink, text=True)
     try:
@@ -162,7 +148,7 @@ def _ingested(store: ObjectStore, record: dict[str, Any]) -> Manifest:
 
 
 def _train_teacher(
-    home: Home, config: RunConfig, images: Path, place: Workplace, on_event: Callable[[Event], None]
+    place: Place, config: RunConfig, images: Path, work: Workplace, on_event: Callable[[Event], None]
 ) -> Manifest:
     """The demo's teacher: somebody else's images, all labelled, nothing held out.
 
@@ -170,7 +156,7 @@ def _train_teacher(
     """
     theirs = IngestConfig(name="demo-theirs", labeled_fraction=1.0, train=1.0, validation=0.0)
     arguments = {
-        "store": home.store,
+        "store": place.store,
         "data": str(images.resolve()),
         "policy": config.score.policy,
         "ingest": asdict(theirs),
@@ -179,7 +165,7 @@ def _train_teacher(
     code = fingerprint("components.train_teacher.run", ("torch", "onnx", "onnxscript"))
     memo = images.parent / f"teacher-{digest(canonical_json([arguments, code]))[:32]}.json"
     if not memo.exists():
-        run_local("teacher", arguments, place, on_event=on_event)
-        made = max(place.outputs.glob("edgedistill-teacher-*/train-teacher/model"))
+        run_local("teacher", arguments, work, on_event=on_event)
+        made = max(work.outputs.glob("edgedistill-teacher-*/train-teacher/model"))
         made.replace(memo)
     return read_manifest(memo)
