@@ -8,7 +8,7 @@ from rich.table import Column, Table
 
 from edgedistill import runs
 from edgedistill.place import Place, placed
-from edgedistill.terminal import percent, results_table
+from edgedistill.terminal import results_table
 
 
 @click.group("runs")
@@ -29,8 +29,8 @@ def list_runs(place: Place) -> None:
             run_id,
             record["finished"],
             f"{release['name']} {release['version'] or 'none'}",
-            percent(record["metrics"]["student_int8"]["top1"]),
-            percent(record["kd_gap_closed"]),
+            runs.percent(record["metrics"]["student_int8"]["top1"]),
+            runs.percent(record["kd_gap_closed"]),
         )
     Console().print(table)
 

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+MODELS = ("teacher", "vanilla", "student_fp32", "student_int8")  # what a run measures, in the order of its tables
+
 Logits = NDArray[np.float32]
 Labels = NDArray[np.int64]
 

@@ -13,15 +13,17 @@ from edgedistill import runs
 def results_table(record: dict[str, Any]) -> Table:
     """Teacher, vanilla, student fp32 and int8 on the test split."""
     table = Table("model", "top-1", "agrees with teacher", "size", title=f"run {record['run_id']}")
-    for name in runs.MODELS:
-        values = record["metrics"][name]
+    for name, values in record["metrics"].items():
+        if values is None:  # nothing had a label, so it was not trained
+            continue
         table.add_row(
             name.replace("_", " "),
-            percent(values["top1"]),
-            percent(values["agreement_with_teacher"]),
-            f"{values['size_bytes'] / 1000:,.0f} kB",
+            runs.percent(values["top1"]),
+            runs.percent(values["agreement_with_teacher"]),
+            runs.size(values["size_bytes"]),
         )
-    table.caption = f"gap closed {percent(record['kd_gap_closed'])}, int8 lost {record['int8_net_lost']} images net"
+    lost = "unknown" if record["int8_net_lost"] is None else f"{record['int8_net_lost']} images net"
+    table.caption = f"gap closed {runs.percent(record['kd_gap_closed'])}, int8 lost {lost}"
     return table
 
 
@@ -58,8 +60,3 @@ class StepBars:
             self._bars.stop_task(task)
         else:
             self._bars.update(task, note="failed" if event["event"] == "failed" else "")
-
-
-def percent(value: float | None) -> str:
-    """Per cent with one digit, or `unknown`."""
-    return "unknown" if value is None else f"{100 * value:.1f} %"

@@ -5,10 +5,10 @@ from typing import Any
 
 from edgedistill.errors import GateError
 from edgedistill.progress import Progress
-from edgedistill.report import draw_plots, render
+from edgedistill.report import build_page
 from edgedistill.runs import build_record, save_record
-from edgedistill.steps import Manifest, Step
-from edgedistill.storage import ObjectStore, open_store
+from edgedistill.steps import Manifest
+from edgedistill.storage import open_store
 
 
 def run(
@@ -43,29 +43,23 @@ def run(
     objects = open_store(store)
     record = build_record(run_id=run_id, started=started, target=target, config=config, steps=steps)
     record["teacher"]["labels_used"] = labels_used or None
-    prefix = save_record(objects, record, render(record, _plots(objects, steps)))
+    prefix = save_record(objects, record, build_page(objects, record, steps))
     if missed := [one for one in record["gates"] if not one["passed"]]:
         table = "; ".join(f"{one['name']} is {one['value']:g}, the limit {one['limit']:g}" for one in missed)
         raise GateError(f"nothing was published, a gate was missed: {table}; see {prefix}/report.html")
     return Manifest("report_run", "", _outputs(prefix, record, steps))
 
 
-def _plots(store: ObjectStore, steps: Mapping[str, Manifest]) -> Mapping[str, str]:
-    """Drawn once for the same results: an unchanged run does not pay for matplotlib."""
-    shown = ("ingest_images", "distill_student", "distill_vanilla", "evaluate_student")
-    inputs = {name: steps[name].digest for name in shown}
-    step = Step.of(store, "plots", module="edgedistill.report", inputs=inputs, libraries=("matplotlib",))
-    return (step.find() or step.finish(draw_plots(steps))).outputs
-
-
 def _outputs(prefix: str, record: Mapping[str, Any], steps: Mapping[str, Manifest]) -> dict[str, Any]:
-    shown = {f"{name}_top1": values["top1"] for name, values in record["metrics"].items() if values["top1"] is not None}
+    shown = {f"{name}_top1": values["top1"] for name, values in record["metrics"].items() if values}
+    shown = {name: value for name, value in shown.items() if value is not None}
     if record["kd_gap_closed"] is not None:
         shown["kd_gap_closed"] = record["kd_gap_closed"]
     return {
+        "headline": record["headline"],
         "record": f"{prefix}/record.json",
         "report": f"{prefix}/report.html",
         "shown": shown,
-        "classes": record["dataset"]["classes"],
+        "classes": record["labels"],
         "confusion": steps["evaluate_student"].outputs["confusion"],
     }
