@@ -76,13 +76,11 @@ class Fleet:
     def assignment(self) -> Assignment:
         """The assignment; empty before the first write."""
         try:
-            found = self._core.read_namespaced_config_map(self._assignment_name, self.namespace, _request_timeout=10)
-        except client.ApiException as error:
-            if error.status == 404:
+            found = _call(self._core.read_namespaced_config_map, self._assignment_name, self.namespace)
+        except RolloutError as error:
+            if isinstance(error.__cause__, client.ApiException) and error.__cause__.status == 404:
                 return Assignment({}, None, None, None)
-            raise RolloutError(_sentence(error)) from error
-        except urllib3.exceptions.HTTPError as error:
-            raise RolloutError(_sentence(error)) from error
+            raise
         notes = found.metadata.annotations or {}
         progress = Progress(**json.loads(notes[PROGRESS])) if PROGRESS in notes else None
         stop = int(notes[STOP]) if STOP in notes else None

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import sys
+from functools import cache
 from pathlib import Path
 
 from tests.cluster.testbed.binaries import CACHE
@@ -100,10 +101,16 @@ def _archive(image: str, path: Path) -> Path:
 
 def _buildah(*arguments: str) -> str:
     """buildah with a store of its own, named by the version that wrote it."""
-    key = hashlib.sha256(run("buildah", "--version").encode()).hexdigest()[:12]
-    store = CACHE / f"buildah-{key}"
-    store.mkdir(parents=True, exist_ok=True)
+    store = _buildah_store()
     os.environ.setdefault("BUILDAH_ISOLATION", "chroot")
     return run(
         "buildah", "--root", str(store), "--runroot", str(store / "run"), "--storage-driver", "overlay", *arguments
     )
+
+
+@cache
+def _buildah_store() -> Path:
+    key = hashlib.sha256(run("buildah", "--version").encode()).hexdigest()[:12]
+    store = CACHE / f"buildah-{key}"
+    store.mkdir(parents=True, exist_ok=True)
+    return store
