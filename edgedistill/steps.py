@@ -25,8 +25,10 @@ SUBMITTER_VARIABLE = "EDGEDISTILL_SUBMITTER"  # pid of an embedded run's submitt
 
 _ROOT = Path(__file__).resolve().parent.parent
 _PACKAGES = ("edgedistill", "components", "serving")
-# How a step is run, not what it computes: an edit here must not train a student again.
-_PLUMBING = frozenset({"edgedistill.errors", "edgedistill.progress", "edgedistill.steps"})
+# How a step is run and where its bytes lie, not what it computes: an edit here must not train a student again.
+_PLUMBING = frozenset(
+    f"edgedistill.{name}" for name in ("errors", "progress", "steps", "storage", "storage_s3", "s3_requests")
+)
 
 
 @dataclass(frozen=True)

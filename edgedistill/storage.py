@@ -2,6 +2,7 @@
 
 A key is a relative POSIX path such as `datasets/demo/images/<sha256>.png`. Objects are written once: writing the same
 bytes again is a no-op, writing other bytes is an error. HEAD files move by compare-and-swap (`swap`).
+What `put` or `swap` returned from is durable and complete; one that raised may or may not have been written.
 """
 
 import contextlib
@@ -11,13 +12,17 @@ import json
 import os
 import re
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
 from edgedistill.errors import ConfigError, StorageError, SwapConflict
 
+BLOCK = 1 << 20  # bytes that are held at once of an object that is streamed
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=@-]*(/[A-Za-z0-9_][A-Za-z0-9._=@-]*)*")
+_LONGEST, _LONGEST_PART = 700, 200  # a name in a folder ends at 255 bytes, a key in a bucket at 1024 with its prefix
+_STALE_S = 24 * 3600.0  # no write takes a day: what is older was left by a writer that was killed
 
 
 class ObjectStore(Protocol):
@@ -27,6 +32,15 @@ class ObjectStore(Protocol):
 
     def get(self, key: str) -> bytes:
         """The object's bytes. Raises StorageError when it is absent."""
+
+    def stream(self, key: str) -> Iterator[bytes]:
+        """The object's bytes in blocks. Raises StorageError when it is absent."""
+
+    def size(self, key: str) -> int:
+        """Bytes. Raises StorageError when the object is absent."""
+
+    def digest(self, key: str) -> str:
+        """SHA-256 in hexadecimal of the bytes that are stored, read in blocks. Raises StorageError when absent."""
 
     def put(self, key: str, data: bytes) -> None:
         """Write once. Raises StorageError when the key holds other bytes."""
@@ -48,17 +62,46 @@ class ObjectStore(Protocol):
 
 
 def open_store(uri: str | Path) -> ObjectStore:
-    """A store from what the user wrote: a folder, or `file:///folder`.
+    """A store from what the user wrote: a folder, `file:///folder`, or `s3://bucket[/prefix]`.
 
     Raises:
-        ConfigError: an address of a kind that this version does not know.
+        ConfigError: an address of a kind that this version does not know, or a variable that the bucket needs.
     """
     text = str(uri)
+    if text.startswith("s3://"):
+        from edgedistill.s3_requests import S3Access
+        from edgedistill.storage_s3 import S3Store
+
+        return S3Store(text, S3Access.from_environment(os.environ))
     if text.startswith("file://"):
         text = text.removeprefix("file://")
     if "://" in text:
-        raise ConfigError(f"store {text!r} is of no known kind; give a folder, for example --store .edgedistill/store")
+        raise ConfigError(
+            f"store {text!r} is of no known kind; give a folder or s3://bucket, for example --store .edgedistill/store"
+        )
     return DirectoryStore(Path(text))
+
+
+def is_key(text: str) -> bool:
+    """Whether the text is a key that both kinds of store can hold."""
+    parts = text.split("/")
+    short = len(text) <= _LONGEST and max(map(len, parts)) <= _LONGEST_PART
+    return bool(short and _KEY.fullmatch(text) and ".." not in parts)
+
+
+def checked_key(key: str) -> str:
+    """The key itself. Raises StorageError for one that could leave the store, or that a store cannot hold."""
+    if not is_key(key):
+        shown = key if len(key) <= 80 else f"{key[:77]}..."
+        raise StorageError(f"key {shown!r} is not allowed; expected a relative path such as 'runs/7/record.json'")
+    return key
+
+
+def checked_prefix(prefix: str) -> str:
+    """The prefix itself. Raises StorageError for one that no key can start with."""
+    if prefix and not is_key(prefix + "x"):
+        raise StorageError(f"prefix {prefix!r} is not allowed; expected the start of a key such as 'runs/'")
+    return prefix
 
 
 class DirectoryStore:
@@ -67,18 +110,28 @@ class DirectoryStore:
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
         self.uri = str(self.root)
+        self._swept = False
 
     def path(self, key: str) -> Path:
         """Where the object lies. Raises StorageError for a key that could leave the store."""
-        if not _KEY.fullmatch(key) or ".." in key.split("/"):
-            raise StorageError(f"key {key!r} is not allowed; expected a relative path such as 'runs/7/record.json'")
-        return self.root / key
+        return self.root / checked_key(key)
 
     def get(self, key: str) -> bytes:
-        try:
+        with self._reading(key):
             return self.path(key).read_bytes()
-        except OSError as error:
-            raise StorageError(f"no object {key!r} in store {self.uri}: {error.strerror}") from error
+
+    def stream(self, key: str) -> Iterator[bytes]:
+        with self._reading(key), self.path(key).open("rb") as handle:
+            while block := handle.read(BLOCK):
+                yield block
+
+    def size(self, key: str) -> int:
+        with self._reading(key):
+            return self.path(key).stat().st_size
+
+    def digest(self, key: str) -> str:
+        with self._reading(key):
+            return file_digest(self.path(key))
 
     def put(self, key: str, data: bytes) -> None:
         with self._temporary(key) as temporary:
@@ -87,7 +140,7 @@ class DirectoryStore:
 
     def put_file(self, key: str, path: Path) -> None:
         with self._temporary(key) as temporary, path.open("rb") as source, temporary.open("wb") as sink:
-            while block := source.read(1 << 20):
+            while block := source.read(BLOCK):
                 sink.write(block)
             sink.flush()
             self._link(temporary, key)
@@ -96,9 +149,12 @@ class DirectoryStore:
         return self.path(key).is_file()
 
     def list(self, prefix: str) -> Iterator[str]:
-        folder = self.root / prefix.rpartition("/")[0]
-        keys = (p.relative_to(self.root).as_posix() for p in folder.rglob("*") if p.is_file())
-        return iter(sorted(k for k in keys if k.startswith(prefix) and "/.tmp-" not in f"/{k}"))
+        folder = self.root / checked_prefix(prefix).rpartition("/")[0]
+        found = []
+        for base, _, files in os.walk(folder, onerror=self._unlisted):
+            inside = Path(base).relative_to(self.root)
+            found += [(inside / file).as_posix() for file in files]
+        return iter(sorted(key for key in found if key.startswith(prefix) and is_key(key)))
 
     def swap(self, key: str, data: bytes, *, expected: bytes | None) -> None:
         target = self.path(key)
@@ -112,14 +168,33 @@ class DirectoryStore:
             _sync(target.parent)
 
     def delete(self, key: str) -> None:
-        self.path(key).unlink(missing_ok=True)
+        try:
+            self.path(key).unlink(missing_ok=True)
+        except OSError as error:
+            raise StorageError(f"cannot delete {key!r} from store {self.uri}: {error.strerror}") from error
+
+    @contextlib.contextmanager
+    def _reading(self, key: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StorageError(f"no object {key!r} in store {self.uri}: {error.strerror}") from error
+
+    def _unlisted(self, error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):  # nothing was ever written there
+            raise StorageError(f"cannot list {error.filename} in store {self.uri}: {error.strerror}") from error
 
     @contextlib.contextmanager
     def _temporary(self, key: str) -> Iterator[Path]:
+        """A file below `.tmp`, which no key can name; it is gone when the block ends."""
         target = self.path(key)
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            descriptor, name = tempfile.mkstemp(prefix=".tmp-", dir=target.parent)
+            folder = self.root / ".tmp"
+            _make_folders(folder)
+            _make_folders(target.parent)
+            self._sweep(folder)
+            descriptor, name = tempfile.mkstemp(dir=folder)
+            os.fchmod(descriptor, 0o644)  # mkstemp makes 0600; a store is read by servers under other users
             os.close(descriptor)
             try:
                 yield Path(name)
@@ -128,10 +203,18 @@ class DirectoryStore:
         except OSError as error:
             raise StorageError(f"cannot write {key!r} to store {self.uri}: {error.strerror or error}") from error
 
+    def _sweep(self, folder: Path) -> None:
+        """Remove what killed writers left, once in the life of this object."""
+        if not self._swept:
+            self._swept = True
+            for path in folder.iterdir():
+                with contextlib.suppress(FileNotFoundError):  # swept by another process
+                    if time.time() - path.stat().st_mtime > _STALE_S:
+                        path.unlink()
+
     def _link(self, temporary: Path, key: str) -> None:
         """The first complete object wins; a second writer must bring the same bytes."""
         target = self.path(key)
-        temporary.chmod(0o644)  # mkstemp makes 0600; a store is read by servers under other users
         _sync(temporary)
         try:
             os.link(temporary, target)
@@ -142,8 +225,12 @@ class DirectoryStore:
 
     @contextlib.contextmanager
     def _lock(self) -> Iterator[None]:
-        self.root.mkdir(parents=True, exist_ok=True)
-        with (self.root / ".lock").open("w") as handle:
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            handle = (self.root / ".lock").open("w")
+        except OSError as error:
+            raise StorageError(f"cannot write to store {self.uri}: {error.strerror}") from error
+        with handle:
             fcntl.flock(handle, fcntl.LOCK_EX)
             yield
 
@@ -167,6 +254,14 @@ def canonical_json(value: Any) -> bytes:
 def pretty_json(value: Any) -> bytes:
     """JSON for people; sorted keys, so that it too is a function of the value alone."""
     return (json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _make_folders(folder: Path) -> None:
+    """Like mkdir -p; each new folder's name is on the disk when this returns."""
+    if not folder.is_dir():
+        _make_folders(folder.parent)
+        folder.mkdir(exist_ok=True)
+        _sync(folder.parent)
 
 
 def _sync(path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from edge.rollout.fleet import parse_target
-from tests.cluster.testbed.binaries import built
+from tests.go_modules import built
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "helm" / "student-edge"

@@ -8,9 +8,9 @@ import sys
 from functools import cache
 from pathlib import Path
 
-from tests.cluster.testbed.binaries import CACHE
 from tests.cluster.testbed.edge_nodes import PAUSE
 from tests.cluster.testbed.processes import run
+from tests.go_modules import CACHE
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 CONTAINERFILE = REPOSITORY / "edge" / "Containerfile"

@@ -11,7 +11,6 @@ import sys
 import time
 from pathlib import Path
 
-from tests.cluster.testbed.binaries import built
 from tests.cluster.testbed.control_plane import start_control_plane
 from tests.cluster.testbed.edge_nodes import (
     CNI_CACHE,
@@ -27,6 +26,7 @@ from tests.cluster.testbed.images import build_images
 from tests.cluster.testbed.network import CLOUD, NODES, make_network, remove_network
 from tests.cluster.testbed.pki import make_certificates
 from tests.cluster.testbed.processes import Processes, run
+from tests.go_modules import built
 
 STORAGE = Path("/var/tmp/edgedistill-testbed")  # images and logs; /run is memory
 PROGRAMS = (

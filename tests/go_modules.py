@@ -1,4 +1,4 @@
-"""Kubernetes and helm, built from published Go modules and kept in the cache.
+"""Programs built from published Go modules and kept in the cache; the sums in go.sum are checked by Go.
 
 The cache's key is what decides the result: the module files and the compiler. What is found there is checked against
 the digests that were written when it was built.
@@ -14,20 +14,20 @@ import subprocess
 import sys
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parents[1]
+HERE = Path(__file__).resolve().parent
 CACHE = Path.home() / ".cache" / "edgedistill"
-MODULES = {"kubernetes": HERE, "helm": HERE / "helm"}
+MODULES = {"kubernetes": HERE / "cluster", "helm": HERE / "cluster" / "helm", "minio": HERE / "minio"}
 
 
 def built(module: str) -> Path:
-    """Folder with the programs of one Go module; builds them when the cache has none that are whole.
+    """Folder with the programs that the `tool` lines of one go.mod name; builds them unless the cache has them whole.
 
     Raises:
         FileNotFoundError: no Go here.
         subprocess.CalledProcessError: the build failed.
     """
     if shutil.which("go") is None:
-        raise FileNotFoundError("no go on PATH; the cluster tests build Kubernetes and helm with it: install Go")
+        raise FileNotFoundError(f"no go on PATH; the tests build {module} with it: install Go")
     source = MODULES[module]
     compiler = subprocess.run(["go", "env", "GOVERSION"], check=True, capture_output=True, text=True).stdout.strip()
     digest = hashlib.sha256()
@@ -52,7 +52,7 @@ def _is_whole(folder: Path) -> bool:
 
 
 def _build(source: Path, folder: Path, flags: str) -> None:
-    print(f"building {source.name} from Go modules; minutes the first time", file=sys.stderr, flush=True)
+    print(f"building {folder.name} from Go modules; minutes the first time", file=sys.stderr, flush=True)
     temporary = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
