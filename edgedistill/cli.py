@@ -1,7 +1,6 @@
 """The `edgedistill` command. Each sub-command imports what it needs when it runs, so `--help` is quick."""
 
 import sys
-from pathlib import Path
 
 import click
 from rich.console import Console
@@ -10,7 +9,7 @@ from edgedistill import __version__
 from edgedistill.cli_fleet import fleet
 from edgedistill.cli_release import release
 from edgedistill.cli_runs import runs_group
-from edgedistill.config import PRESETS, run_config
+from edgedistill.config import PRESETS, run_config, with_labels
 from edgedistill.errors import EdgeDistillError
 from edgedistill.place import Place, placed
 from edgedistill.terminal import StepBars, results_table
@@ -36,18 +35,26 @@ def cli() -> None:
 
 
 @cli.command()
-@click.option("--data", type=click.Path(path_type=Path), help="Image folder, one sub-folder a class; else the demo.")
+@click.option("--data", help="Folder, tar, .csv or .parquet of images, or torchvision:NAME; else the demo.")
 @click.option("--teacher", help="ONNX file of the teacher; else the demo's, trained on somebody else's images.")
 @click.option("--preset", default="cpu", show_default=True, help=f"One of {', '.join(PRESETS)}.")
 @click.option("--set", "overrides", multiple=True, metavar="STEP.FIELD=VALUE", help="One setting, repeatable.")
+@click.option("--labeled-fraction", type=float, help="Share of the training labels that may be used; all of your own.")
 @placed
-def run(data: Path | None, teacher: str | None, preset: str, overrides: tuple[str, ...], place: Place) -> None:
+def run(
+    data: str | None,
+    teacher: str | None,
+    preset: str,
+    overrides: tuple[str, ...],
+    labeled_fraction: float | None,
+    place: Place,
+) -> None:
     """Run the pipeline: images and a teacher in, a signed int8 student out."""
     from edgedistill.demo import DEMO_SHARE
     from edgedistill.errors import ConfigError
     from kfp_pipelines.embedded import ask_local_node, run_embedded
 
-    config = run_config(preset, overrides)
+    config = with_labels(run_config(preset, overrides), labeled_fraction, own=bool(data), overrides=overrides)
     if data and not teacher:
         raise ConfigError("--data needs a teacher of the same classes; give one with --teacher FILE.onnx")
     with StepBars() as bars:

@@ -15,6 +15,7 @@ class IngestConfig:
     labeled_fraction: float = 0.1  # of the training images; the other labels are kept for measuring only
     train: float = 1 / 2
     validation: float = 1 / 6  # the rest is the test split
+    near_duplicates: bool = True  # keep re-saved and resized copies of one picture on one side of the split
 
 
 @dataclass(frozen=True)
@@ -123,15 +124,33 @@ def run_config(preset: str, overrides: Iterable[str] = ()) -> RunConfig:
     return config
 
 
+def with_labels(config: RunConfig, fraction: float | None, *, own: bool, overrides: Iterable[str] = ()) -> RunConfig:
+    """The share of the training labels that may be used: as the user says; else all of his own images' labels.
+
+    Raises:
+        ConfigError: no share.
+    """
+    if fraction is None:
+        said = any(override.startswith("ingest.labeled_fraction=") for override in overrides)
+        if not own or said or config.ingest.labeled_fraction != IngestConfig.labeled_fraction:
+            return config
+        fraction = 1.0
+    if not 0 <= fraction <= 1:
+        raise ConfigError(f"--labeled-fraction {fraction} is no share; expected a number from 0 to 1")
+    return replace(config, ingest=replace(config.ingest, labeled_fraction=fraction))
+
+
 def _cast(name: str, value: Any, kind: Any) -> Any:
     try:
         if kind is int:
             if float(value) != int(float(value)):
                 raise ValueError
             return int(float(value))
+        if kind is bool:
+            return {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}[str(value).lower()]
         if kind in (float, str):
             return kind(value)
         parts = value.split(",") if isinstance(value, str) else value
         return tuple(float(part) for part in parts)
-    except (TypeError, ValueError):
+    except (KeyError, TypeError, ValueError):
         raise ConfigError(f"{name} = {value!r} is no {getattr(kind, '__name__', 'list of numbers')}") from None

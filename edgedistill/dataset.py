@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from edgedistill.errors import DatasetError
-from edgedistill.images import FORMATS, Pixels, decode
+from edgedistill.images import INGEST_FORMATS, Pixels, decode
 from edgedistill.steps import Manifest
 from edgedistill.storage import ObjectStore
 
@@ -25,6 +25,7 @@ _SCHEMA = pa.schema(
         ("width", pa.int32()),
         ("height", pa.int32()),
         ("source", pa.string()),
+        ("paired_key", pa.string()),
     ]
 )
 
@@ -41,6 +42,7 @@ class ImageRow:
     width: int  # pixels, before any resize
     height: int
     source: str  # the name that the user gave
+    paired_key: str | None = None  # the same scene in another modality, where its bytes lie in the store
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,3 @@ def read_pixels(store: ObjectStore, row: ImageRow) -> Pixels:
         return decode(store.get(row.key), formats=INGEST_FORMATS)
     except DatasetError as error:
         raise DatasetError(f"{row.source} ({row.key}): {error}") from error
-
-
-INGEST_FORMATS = (*FORMATS, "BMP", "GIF", "TIFF", "WEBP")

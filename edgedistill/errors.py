@@ -3,6 +3,7 @@
     EdgeDistillError              one sentence: the bad value, what was expected, the next command
     ├── ConfigError               a setting or a command-line value
     ├── DatasetError              the user's images, labels or revisions
+    │   └── RefusedImage          one file that is no usable picture; `.reason` is a short slug
     ├── TeacherError              the teacher's model, its repository or its server
     ├── StorageError              the object store
     │   └── SwapConflict          a HEAD file moved under a compare-and-swap
@@ -27,6 +28,14 @@ class ConfigError(EdgeDistillError):
 
 class DatasetError(EdgeDistillError):
     """The images or labels cannot make a data set."""
+
+
+class RefusedImage(DatasetError):  # noqa: N818 - the noun of the reject list
+    """One file that cannot be used; the others can. `reason` is its kind, which the reject list counts."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class TeacherError(EdgeDistillError):

@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 
 from components.deploy_teacher.run import LOCAL
+from components.ingest_images.sources import absolute
 from components.publish_teacher.run import STORED
 from edgedistill.config import IngestConfig, RunConfig
-from edgedistill.dataset import read_dataset
+from edgedistill.dataset import read_dataset, read_pixels
 from edgedistill.demo import write_demo
 from edgedistill.errors import NodeError
+from edgedistill.images import encode_png
 from edgedistill.place import Place
 from edgedistill.runs import new_run_id, now, read_record
 from edgedistill.steps import Manifest, Step, fingerprint, read_manifest
@@ -41,7 +43,7 @@ def run_embedded(
     place: Place,
     config: RunConfig,
     *,
-    data: Path | None,
+    data: str | None,
     teacher: str | None,
     demo_share: float,
     on_event: Callable[[Event], None],
@@ -51,7 +53,7 @@ def run_embedded(
     Args:
         place: folder of the embedded runs.
         config: the run's settings.
-        data: the user's images; None: the built-in demo.
+        data: the user's images, in one of the forms of docs/data.md; None: the built-in demo.
         teacher: path of an ONNX file; None: the demo's teacher, trained on somebody else's images.
         demo_share: share of the demo's images, for tests.
         on_event: called with each line of progress.
@@ -59,6 +61,7 @@ def run_embedded(
     Raises:
         EdgeDistillError: a step failed, or a gate was missed.
     """
+    images = absolute(data) if data else ""
     run_id = new_run_id()
     work = Workplace((place.folder / "work" / run_id).resolve())
     demo = write_demo(place.folder / "demo" / f"{demo_share:g}", share=demo_share) if not (data and teacher) else None
@@ -67,11 +70,10 @@ def run_embedded(
         assert demo is not None
         made = _train_teacher(place, config, demo.theirs, work, on_event)
         teacher, labels_used = f"{STORED}{made.outputs['onnx']}", made.outputs["labels_used"]
-    folder = data or (demo.ours if demo else None)
     with hosting() as (_, socket):
         arguments = {
             "store": place.store,
-            "data": str(folder.resolve()) if folder else "",
+            "data": images or (str(demo.ours.resolve()) if demo else ""),
             "teacher": teacher if teacher.startswith(STORED) else str(Path(teacher).resolve()),
             "host": f"{LOCAL}{socket}",
             "keys": str(place.keys),
@@ -130,7 +132,8 @@ def _ask(url: str, store: ObjectStore, record: dict[str, Any], log: Path) -> Ans
                 raise NodeError(f"the local node does not serve release {release['version']}; the reason is in {log}")
             time.sleep(0.1)
         tensor = InferInput("image", [1], "BYTES")
-        tensor.set_data_from_numpy(np.array([store.get(row.key)], dtype=np.object_))
+        picture = store.get(row.key) if row.key.endswith((".jpg", ".png")) else encode_png(read_pixels(store, row))
+        tensor.set_data_from_numpy(np.array([picture], dtype=np.object_))
         answer = client.infer(release["name"], [tensor])
     classes = images.outputs["classes"]
     label = classes[int(answer.as_numpy("logits").argmax())]

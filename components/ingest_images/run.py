@@ -1,143 +1,130 @@
 """Images in, a revision out: content addresses, a deterministic split, a reject list with reasons."""
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 
+from components.ingest_images.gather import Gathered, gather
+from components.ingest_images.sources import FORMS, Refusal, open_source
+from components.ingest_images.split import Image, listed, split
 from edgedistill.config import IngestConfig, load
-from edgedistill.dataset import INGEST_FORMATS, Dataset, ImageRow, to_parquet
+from edgedistill.dataset import Dataset, to_parquet
 from edgedistill.errors import DatasetError
-from edgedistill.images import decode
 from edgedistill.progress import Progress
 from edgedistill.steps import Manifest, Step
-from edgedistill.storage import ObjectStore, canonical_json, digest, file_digest, open_store
-
-UNLABELED = "unlabeled"  # the sub-folder of images without a class
-
-
-@dataclass(frozen=True)
-class _Source:
-    path: Path
-    image_id: str
-    label: str | None
+from edgedistill.storage import ObjectStore, canonical_json, digest, open_store
 
 
 def run(*, store: str, data: str, config: dict[str, object], progress: Progress) -> Manifest:
-    """Ingest an image folder: one sub-folder a class, `unlabeled/` for the rest.
+    """Ingest images from a folder, a tar, a table of paths or a data set of torchvision.
 
     Args:
         store: address of the object store.
-        data: the folder.
+        data: what the user gave; docs/data.md has the forms.
         config: an IngestConfig as a mapping.
         progress: told after each image.
 
     Returns:
-        outputs: name, revision, table, rejects (a key or null), rejected, classes, counts.
+        outputs: name, revision, table, rejects (a key or null), rejected, reject_reasons (kind -> count), classes
+        (none: no image has a label), counts, notes (sentences).
 
     Raises:
-        DatasetError: no such folder, no image that decodes, or fewer than two classes.
+        DatasetError: nothing there, no image that decodes, one class, or too few images for the splits.
     """
     settings = load(IngestConfig, config)
     objects = open_store(store)
-    sources = list(_find(Path(data)))
-    content = digest(canonical_json([(s.image_id, s.label, s.path.name) for s in sources]))
+    source = open_source(data)
     step = Step.of(
         objects,
         "ingest_images",
         module="components.ingest_images.run",
-        inputs={"data": content},
+        inputs={"data": source.digest()},
         settings=settings,
         libraries=("pillow", "pyarrow"),
     )
     if done := step.find():
         return done
-    classes = tuple(sorted({s.label for s in sources if s.label is not None}))
-    rows, rejects = _ingest(objects, settings, sources, classes, progress)
-    return step.finish(_register(objects, settings, Dataset(settings.name, classes, rows), rejects))
+    gathered = gather(objects, settings.name, source, progress)
+    images, refusals, notes = _once(gathered)
+    rows, classes, more = split(images, settings)
+    dataset = Dataset(settings.name, classes, rows)
+    _check(dataset, settings, refusals)
+    notes = source.notes + notes + _lost(gathered, classes) + more
+    return step.finish(_register(objects, dataset, refusals, notes))
 
 
-def _find(folder: Path) -> Iterator[_Source]:
-    if not folder.is_dir():
-        raise DatasetError(f"{str(folder)!r} is no folder; give one with a sub-folder a class, --data FOLDER")
-    for path in sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".")):
-        label = path.relative_to(folder).parts[0] if path.parent != folder else UNLABELED
-        yield _Source(path, file_digest(path), None if label == UNLABELED else label)
-
-
-def _ingest(
-    store: ObjectStore,
-    settings: IngestConfig,
-    sources: list[_Source],
-    classes: tuple[str, ...],
-    progress: Progress,
-) -> tuple[tuple[ImageRow, ...], list[dict[str, str]]]:
-    rows: dict[str, ImageRow] = {}
-    rejects: list[dict[str, str]] = []
-    for done, source in enumerate(sources, 1):
-        name = f"{source.label or UNLABELED}/{source.path.name}"
-        truth = None if source.label is None else classes.index(source.label)
-        if source.image_id in rows:
-            rejects.append({"file": name, "reason": f"same bytes as {rows[source.image_id].source}"})
+def _once(gathered: Gathered) -> tuple[list[Image], list[Refusal], list[str]]:
+    """Every image once: of exact duplicates the first, with the first label that one of them has."""
+    images: dict[str, Image] = {}
+    refusals = list(gathered.refusals)
+    relabeled, resplit = [], []
+    for entry, seen in gathered.images:
+        kept = images.get(seen.image_id)
+        if kept is None:
+            images[seen.image_id] = Image(seen, entry.name, entry.label, entry.split)
             continue
-        try:
-            data = source.path.read_bytes()
-            height, width = decode(data, formats=INGEST_FORMATS).shape[:2]
-        except DatasetError as error:
-            rejects.append({"file": name, "reason": str(error)})
-            continue
-        key = f"datasets/{settings.name}/images/{source.image_id}{source.path.suffix.lower()}"
-        store.put(key, data)
-        rows[source.image_id] = ImageRow(source.image_id, key, None, truth, "train", width, height, name)
-        progress.update(done, total=len(sources), note="images")
-    return _split(tuple(rows[image_id] for image_id in sorted(rows)), settings), rejects
+        refusals.append(Refusal(entry.name, "duplicate", f"same bytes as {kept.name}"))
+        if None not in (kept.label, entry.label) and kept.label != entry.label:
+            relabeled.append(f"{entry.name} as {entry.label!r} and {kept.name} as {kept.label!r}")
+        if None not in (kept.split, entry.split) and kept.split != entry.split:
+            resplit.append(f"{entry.name} in {entry.split} and {kept.name} in {kept.split}")
+        images[seen.image_id] = replace(kept, label=kept.label or entry.label, split=kept.split or entry.split)
+    notes = []
+    if relabeled:
+        notes.append(f"{len(relabeled):,} images occur with two labels, the first is used: {listed(relabeled)}.")
+    if resplit:
+        notes.append(
+            f"{len(resplit):,} images occur in two of the splits that you gave, the first is used: {listed(resplit)}."
+        )
+    return list(images.values()), refusals, notes
 
 
-def _split(rows: tuple[ImageRow, ...], settings: IngestConfig) -> tuple[ImageRow, ...]:
-    """Each class by itself, in the order of a hash: the same image falls on the same side in every revision,
-    but for the few at a border that moves when images are added."""
-    placed: list[ImageRow] = []
-    for truth in sorted({row.truth for row in rows}, key=lambda t: -1 if t is None else t):
-        members = sorted((r for r in rows if r.truth == truth), key=lambda r: digest(f"split:{r.image_id}".encode()))
-        first = round(len(members) * settings.train)
-        second = first + round(len(members) * settings.validation)
-        labeled = round(first * settings.labeled_fraction)
-        for rank, row in enumerate(members):
-            split = "train" if rank < first else "validation" if rank < second else "test"
-            label = row.truth if rank < labeled else None
-            values = vars(row) | {"split": split, "label": label}
-            placed.append(ImageRow(**values))
-    return tuple(sorted(placed, key=lambda row: row.image_id))
+def _lost(gathered: Gathered, classes: Sequence[str]) -> list[str]:
+    """A folder without a usable image is no class, and the user should know."""
+    lost = sorted({entry.label for entry in gathered.broken if entry.label} - set(classes))
+    return [f"{len(lost):,} labels have no usable image and are no classes: {listed(lost)}."] if lost else []
+
+
+def _check(dataset: Dataset, settings: IngestConfig, refusals: Sequence[Refusal]) -> None:
+    if not dataset.rows:
+        example = f", such as {refusals[0].name!r}: {refusals[0].message}" if refusals else ""
+        raise DatasetError(f"no image that can be used ({len(refusals)} refused{example}); --data takes {FORMS}")
+    if len(dataset.classes) == 1:
+        raise DatasetError(
+            f"a classifier needs two classes or more, found only {dataset.classes[0]!r}; make one sub-folder a class, "
+            "or give no labels at all (the sub-folder 'unlabeled')"
+        )
+    if broken := [name for name in dataset.classes if "\n" in name or "\r" in name]:
+        raise DatasetError(f"the class {broken[0]!r} has a line break in its name; rename it")
+    counts = dataset.counts()
+    shares = {"train": settings.train, "validation": settings.validation}
+    shares["test"] = round(1 - sum(shares.values()), 9)
+    if any(share > 0 and not counts[side] for side, share in shares.items()):
+        raise DatasetError(f"{len(dataset.rows)} images are too few for three splits ({counts}); add images")
 
 
 def _register(
-    store: ObjectStore, settings: IngestConfig, dataset: Dataset, rejects: list[dict[str, str]]
+    store: ObjectStore, dataset: Dataset, refusals: Sequence[Refusal], notes: Sequence[str]
 ) -> dict[str, object]:
-    if not dataset.rows:
-        raise DatasetError(f"no image that can be used ({len(rejects)} refused); give a folder of JPEG or PNG files")
-    if len(dataset.classes) < 2:
-        found = dataset.classes[0] if dataset.classes else "none"
-        raise DatasetError(f"a classifier needs two classes or more, found {found}; make one sub-folder a class")
-    counts = dataset.counts()
-    shares = {"train": settings.train, "validation": settings.validation}
-    shares["test"] = 1 - sum(shares.values())
-    if any(share > 0 and not counts[split] for split, share in shares.items()):
-        raise DatasetError(f"{len(dataset.rows)} images are too few for three splits ({counts}); add images")
     table = to_parquet(dataset.rows)
     revision = digest(table + canonical_json(dataset.classes))
     key = f"datasets/{dataset.name}/revisions/{revision}.parquet"
     store.put(key, table)
-    refused = None
-    if rejects:
-        lines = "".join(json.dumps(reject, sort_keys=True) + "\n" for reject in rejects).encode()
-        refused = f"datasets/{dataset.name}/rejects/{digest(lines)}.jsonl"
-        store.put(refused, lines)
+    rejects = None
+    if refusals:
+        lines = [{"file": one.name, "kind": one.reason, "reason": one.message} for one in refusals]
+        text = "".join(json.dumps(line, sort_keys=True) + "\n" for line in lines).encode()
+        rejects = f"datasets/{dataset.name}/rejects/{digest(text)}.jsonl"
+        store.put(rejects, text)
     return {
         "name": dataset.name,
         "revision": revision,
         "table": key,
-        "rejects": refused,
-        "rejected": len(rejects),
+        "rejects": rejects,
+        "rejected": len(refusals),
+        "reject_reasons": dict(Counter(one.reason for one in refusals)),
         "classes": list(dataset.classes),
-        "counts": counts,
+        "counts": dataset.counts(),
+        "notes": list(notes),
     }

@@ -89,8 +89,7 @@ def run(
 
 def _golden(store: ObjectStore, evaluation: Manifest) -> list[tuple[bytes, list[float]]]:
     """The golden pictures as PNG (a node reads JPEG and PNG only) and their expected answers."""
-    from edgedistill.dataset import INGEST_FORMATS
-    from edgedistill.images import decode
+    from edgedistill.images import INGEST_FORMATS, decode
 
     golden = []
     for one in json.loads(store.get(evaluation.outputs["golden"]["key"])):

@@ -53,6 +53,6 @@ def test_what_goes_wrong_is_one_sentence(tmp_path: Path) -> None:
         *("--output", str(tmp_path / "made.json")),
     )
     assert done.returncode != 0
-    assert done.stderr.startswith("components: '/nowhere' is no folder")
+    assert done.stderr.startswith("components: '/nowhere' is no folder, file")
     assert not (tmp_path / "made.json").exists()
     assert "ingest_images" in step("no_such_step").stderr
