@@ -6,9 +6,8 @@ import io
 import numpy as np
 from PIL import Image
 
-from edgedistill.dataset import INGEST_FORMATS
 from edgedistill.errors import EdgeDistillError
-from edgedistill.images import Pixels, decode, encode_png
+from edgedistill.images import INGEST_FORMATS, Pixels, decode, encode_png
 from edgedistill.storage import ObjectStore
 
 SIDE = 112  # pixels of the longer side at most; a smaller picture is left as it is
