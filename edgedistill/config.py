@@ -47,13 +47,26 @@ class DistillConfig:
     seed: int = 0
 
 
+RUNGS = ("ptq", "ptq_full_bias_correction", "qad")  # the int8 ladder, in the order of climbing
+
+
 @dataclass(frozen=True)
 class QuantizeConfig:
     calibration: int = 300  # training images
+    last_rung: str = "qad"  # one of RUNGS: the ladder goes no higher
+    qad_epochs: int = 4
+    qad_lr_share: float = 1 / 8  # peak learning rate of qad, as a share of distill.lr
     max_lost_share: float = 0.003  # net validation images that int8 may lose against fp32 ...
     max_lost_count: int = 2  # ... or this many, whichever is more
     min_agreement: float = 0.98  # argmax agreement of int8 and fp32 on validation
     enough_agreement: float = 0.995  # a rung that agrees so often ends the ladder; else the best rung is kept
+    max_teacher_drop: float = 0.01  # int8's agreement with the teacher may be this much below fp32's, or max_lost_count
+    max_size_kb: float = 0.0  # of the int8 model's two files, 1000 bytes each kB; 0: no limit
+    max_latency_ms: float = 0.0  # median at batch 1 on the machine of the step; 0: no limit
+
+    def __post_init__(self) -> None:
+        if self.last_rung not in RUNGS:
+            raise ConfigError(f"quantize.last_rung={self.last_rung!r} is no rung; expected one of {', '.join(RUNGS)}")
 
 
 @dataclass(frozen=True)
@@ -84,7 +97,7 @@ PRESETS = {
     "tiny": RunConfig(
         score=ScoreConfig(views=3, buckets=4),
         distill=DistillConfig(epochs=10, batch=16),
-        quantize=QuantizeConfig(calibration=40, max_lost_count=10, min_agreement=0.5),
+        quantize=QuantizeConfig(calibration=40, max_lost_count=10, min_agreement=0.5, enough_agreement=0.9),
         train_teacher=TrainTeacherConfig(epochs=10, batch=16),
     ),
     "cpu": RunConfig(),

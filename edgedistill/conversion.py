@@ -28,15 +28,30 @@ def to_openvino(module: "nn.Module", size: int) -> "ov.Model":
     return model
 
 
-def store_model(store: ObjectStore, model: "ov.Model") -> dict[str, Any]:
-    """Write a model's IR; gives its keys `xml` and `bin`, and size_bytes of both together."""
+def to_bytes(model: "ov.Model") -> tuple[bytes, bytes]:
+    """A model's IR: xml, and the weights. Equal models give equal bytes.
+
+    OpenVINO and NNCF name a new node by a counter of the process: here every node inside is named by its place.
+    """
     import openvino as ov
 
+    named = model.clone()
+    for place, node in enumerate(named.get_ordered_ops()):
+        if node.get_type_name() not in ("Parameter", "Result"):
+            node.set_friendly_name(f"{node.get_type_name()}_{place}")
+            for output in node.outputs():
+                if not any(target.get_node().get_type_name() == "Result" for target in output.get_target_inputs()):
+                    output.get_tensor().set_names(set())
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.xml"
         # No fp16 compression: rounding an int8 graph's float constants after the gates would change what they measured.
-        ov.save_model(model, path, compress_to_fp16=False)
-        xml, weights = path.read_bytes(), path.with_suffix(".bin").read_bytes()
+        ov.save_model(named, path, compress_to_fp16=False)
+        return path.read_bytes(), path.with_suffix(".bin").read_bytes()
+
+
+def store_model(store: ObjectStore, model: "ov.Model") -> dict[str, Any]:
+    """Write a model's IR; gives its keys `xml` and `bin`, and size_bytes of both together."""
+    xml, weights = to_bytes(model)
     root = f"models/{digest(xml + weights)}"
     store.put(f"{root}/model.xml", xml)
     store.put(f"{root}/model.bin", weights)

@@ -56,6 +56,13 @@ def agreement(ours: Logits, theirs: Logits) -> float:
     return float((ours.argmax(axis=1) == theirs.argmax(axis=1)).mean())
 
 
+def divergence(logits: Logits, reference: Logits) -> float:
+    """KL(softmax(reference) || softmax(logits)), nats, mean over rows."""
+    wanted = softmax(reference)
+    difference = np.log(np.maximum(wanted, 1e-12)) - np.log(np.maximum(softmax(logits), 1e-12))
+    return float((wanted * difference).sum(axis=1).mean())
+
+
 def describe(logits: Logits, labels: Labels, teacher: Logits) -> dict[str, float | None]:
     """top1, top5, nll, ece and agreement_with_teacher; those that need labels are None where none is known (-1)."""
     known = labels >= 0

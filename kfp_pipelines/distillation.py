@@ -55,7 +55,11 @@ def distillation(
         vanilla = _uncached(
             distill_student(store=store, mode="vanilla", images=images, scores=scores, config=distill, scoring=score)
         ).output
-        models = _uncached(quantize_student(store=store, images=images, student=student, config=quantize)).output
+        quantized = quantize_student(
+            **{"store": store, "images": images, "scores": scores, "student": student},
+            **{"config": quantize, "distill": distill, "scoring": score},
+        )
+        models = _uncached(quantized).output
         evaluation = _uncached(
             evaluate_student(
                 store=store,

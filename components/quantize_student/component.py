@@ -10,12 +10,16 @@ from components.image import PIPELINE_IMAGE
 def quantize_student(
     store: str,
     images: Input[Dataset],
+    scores: Input[Dataset],
     student: Input[Model],
     config: dict,
+    distill: dict,
+    scoring: dict,
     models: Output[Model],
 ) -> None:
-    """Convert and quantise; the settings are a QuantizeConfig."""
+    """Quantise; the settings are a QuantizeConfig, `distill` and `scoring` those of the student's training."""
     from components.quantize_student.run import run
     from edgedistill.steps import execute
 
-    execute(models, run, store=store, images=images, student=student, config=config)
+    inputs = {"images": images, "scores": scores, "student": student}
+    execute(models, run, store=store, **inputs, config=config, distill=distill, scoring=scoring)

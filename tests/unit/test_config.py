@@ -36,6 +36,7 @@ def test_overrides() -> None:
         ("temperature=2", "no step.field=value"),
         ("distill.epochs=2.5", "no int"),
         ("distill.lr=fast", "no float"),
+        ("quantize.last_rung=int4", "expected one of ptq, ptq_full_bias_correction, qad"),
     ],
 )
 def test_a_wrong_override_is_one_sentence(override: str, said: str) -> None:
