@@ -79,7 +79,7 @@ class S3Bucket:
         self.name, self.endpoint = name, access.endpoint
         self._patience_s = patience_s
         pool: dict[str, Any] = {"ca_certs": access.authorities} if access.authorities else {}
-        self._http = urllib3.PoolManager(maxsize=4, timeout=_TIMEOUT, retries=False, blocksize=_BLOCK, **pool)
+        self._http = urllib3.PoolManager(maxsize=8, timeout=_TIMEOUT, retries=False, blocksize=_BLOCK, **pool)
         scheme, _, host = access.endpoint.partition("://")
         self._client = Minio(
             host,
@@ -93,6 +93,9 @@ class S3Bucket:
 
     def close(self) -> None:
         """End the connections; the next call opens new ones."""
+        # clear() only forgets the pools; after an error, which refers to its pool, they would stay open for a while.
+        for pool in [self._http.pools[key] for key in self._http.pools.keys()]:  # noqa: SIM118 - no mapping of dict's
+            pool.close()
         self._http.clear()
 
     def list(self, prefix: str) -> list[str]:
@@ -130,7 +133,8 @@ class S3Bucket:
         response.release_conn()
         if response.status in also and code != "NoSuchBucket":
             return response
-        raise self._problem(response.status, code, f"{method} {key!r}")
+        self._check_answer(response.status, code, f"{method} {key!r}")
+        raise _Away(f"it answers {response.status} {code}")
 
     def patiently(self, doing: str, once: Callable[[bool], _T]) -> _T:
         """Call `once` until it answers, for as long as the store may be away.
@@ -141,33 +145,29 @@ class S3Bucket:
         while True:
             try:
                 return once(deadline < float("inf"))
-            except S3Error as error:  # of a listing
-                problem = self._problem(error.response.status, str(error.code), doing)
-            except (ServerError, InvalidResponseError) as error:
-                problem = _Away(f"it answers {str(error)[:80]!r}")
-            except (_Away, urllib3.exceptions.HTTPError) as error:
-                problem = error
-            if isinstance(problem, StorageError):
-                raise problem
-            deadline = min(deadline, time.monotonic() + self._patience_s)
-            if time.monotonic() + pause > deadline or isinstance(problem, urllib3.exceptions.SSLError):
-                raise self.gone(doing, problem) from problem
+            except (_Away, urllib3.exceptions.HTTPError, S3Error, ServerError, InvalidResponseError) as error:
+                if isinstance(error, S3Error):  # of a listing
+                    self._check_answer(error.response.status, str(error.code), doing)
+                deadline = min(deadline, time.monotonic() + self._patience_s)
+                if time.monotonic() + pause > deadline or isinstance(error, urllib3.exceptions.SSLError):
+                    raise self.gone(doing, error) from error
             time.sleep(pause * random.uniform(0.5, 1))  # not all workers of a run at the same instant
             pause = min(2 * pause, _LONGEST_PAUSE_S)
 
-    def _problem(self, status: int, code: str, doing: str) -> Exception:
+    def _check_answer(self, status: int, code: str, doing: str) -> None:
+        """Raise StorageError when the same request will never be answered otherwise."""
         if status in _AWAY or code in _DAMAGED:
-            return _Away(f"it answers {status} {code}")
+            return
         if code == "NoSuchBucket":
-            return StorageError(f"there is no bucket {self.name!r} at {self.endpoint}; make it, or correct --store")
-        return StorageError(
+            raise StorageError(f"there is no bucket {self.name!r} at {self.endpoint}; make it, or correct --store")
+        raise StorageError(
             f"the store at {self.endpoint} refuses {doing} with {status} {code}; "
             f"check the credentials in the environment and the policy of bucket {self.name!r}"
         )
 
     def gone(self, doing: str, error: Exception) -> StorageError:
         """The one sentence for a store that stayed away."""
-        cause = error.__cause__ or error
+        cause = error.__cause__ or error  # never the whole text of urllib3's errors: some name the signed address
         reason = getattr(cause, "strerror", None) or (str(cause) if isinstance(cause, _Away) else type(cause).__name__)
         return StorageError(
             f"bucket {self.name!r} at {self.endpoint} did not answer {doing} ({reason}); "
