@@ -114,7 +114,7 @@ def _place(groups: Sequence[Members], settings: IngestConfig, notes: list[str]) 
         first = max(1, round(total * settings.train)) if settings.train > 0 else 0
         second = first + round(total * settings.validation)
         before = 0
-        for members in sorted(stratum, key=lambda members: rank(members[0])):
+        for members in sorted(stratum, key=_rank):
             side = "train" if before < first else "validation" if before < second else "test"
             placed |= {image.seen.image_id: side for image in members}
             before += len(members)
@@ -134,21 +134,32 @@ def _complete(
         if not shares[side] or side in placed.values():
             continue
         share = shares[side] / (shares[side] + shares["train"])
-        strata: dict[str | None, list[Members]] = defaultdict(list)
-        for members in groups:
-            if all(placed[image.seen.image_id] == "train" for image in members):
-                strata[members[0].label].append(members)
-        large = [
-            sorted(stratum, key=lambda members: rank(members[0])) for stratum in strata.values() if len(stratum) > 1
-        ]
-        taken = [members for stratum in large for members in _first(stratum, round(_size(stratum) * share))]
-        if not taken and large:
-            # Of each class at most all but one, so that none loses its last training image.
-            pool = sorted((m for stratum in large for m in stratum[1:]), key=lambda members: rank(members[0]))
-            taken = _first(pool, max(1, round(_size(pool) * share)))
+        train = _sorted_by_class(groups, placed, "train")
+        taken = [members for stratum in train for members in _first(stratum, round(_size(stratum) * share))]
+        if not taken:
+            # All but one of each class, so that none loses its last training image; else what is held out already.
+            spare = [members for stratum in train for members in stratum[1:]]
+            held_out = "test" if side == "validation" else "validation"
+            if not spare and not given:
+                spare = [members for stratum in _sorted_by_class(groups, placed, held_out) for members in stratum]
+            taken = _first(sorted(spare, key=_rank), max(1, round(_size(spare) * share)))
         placed |= {image.seen.image_id: side for members in taken for image in members}
         why = f"Your splits have no {side} images" if given else f"The classes are too small for a {side} share of each"
-        notes.append(f"{why}: {_size(taken):,} of the training images were taken.")
+        notes.append(f"{why}: {_size(taken):,} images of another split were taken.")
+
+
+def _sorted_by_class(groups: Sequence[Members], placed: Mapping[str, str], side: str) -> list[list[Members]]:
+    """The groups that lie in a split whole, one list a class, in the order of their rank; single ones are left out."""
+    strata: dict[str | None, list[Members]] = defaultdict(list)
+    for members in groups:
+        if all(placed[image.seen.image_id] == side for image in members):
+            strata[members[0].label].append(members)
+    least = 2 if side == "train" else 1
+    return [sorted(stratum, key=_rank) for stratum in strata.values() if len(stratum) >= least]
+
+
+def _rank(members: Members) -> str:
+    return rank(members[0])
 
 
 def _first(groups: Sequence[Members], wanted: int) -> list[Members]:
