@@ -14,6 +14,7 @@ from PIL import Image, UnidentifiedImageError
 from edgedistill.errors import DatasetError, RefusedImage
 
 MAX_PIXELS = 16_000_000  # read from the header, before any pixel is decoded
+WEBP_PIXELS = 11_500_000  # of WebP, whose reader holds four copies of the picture
 FORMATS = ("JPEG", "PNG")  # what a node takes
 INGEST_FORMATS = (*FORMATS, "BMP", "GIF", "TIFF", "WEBP")
 
@@ -41,7 +42,8 @@ def read_header(data: bytes, *, formats: tuple[str, ...] = FORMATS, max_pixels: 
 def decode(data: bytes, *, formats: tuple[str, ...] = FORMATS, max_pixels: int = MAX_PIXELS) -> Pixels:
     """Decode one picture, of several frames the first, to RGB.
 
-    Holds at most the decoded picture (4 bytes a pixel in Pillow) and the result (3) at once.
+    Never holds more than three times MAX_PIXELS at Pillow's 4 bytes a pixel: the worst is a progressive CMYK JPEG,
+    whose reader keeps 8 bytes a pixel beside the picture.
 
     Args:
         data: the file's bytes.
@@ -59,6 +61,7 @@ def decode(data: bytes, *, formats: tuple[str, ...] = FORMATS, max_pixels: int =
             picture.load()
             rgb = _to_rgb(picture)
             orientation = picture.getexif().get(_ORIENTATION, 1)
+            picture.close()  # its pixels too, before the result is turned
     except DatasetError:
         raise
     except Exception as error:  # Pillow's readers fail with whatever a broken file leads them to
@@ -80,6 +83,8 @@ def _opened(data: bytes, formats: tuple[str, ...], max_pixels: int) -> Image.Ima
     except Exception as error:
         raise RefusedImage("broken", f"a picture of {len(data)} bytes has a broken header: {error}") from error
     width, height = picture.size
+    if picture.format == "WEBP":
+        max_pixels = min(max_pixels, WEBP_PIXELS)
     if width * height > max_pixels:
         raise RefusedImage(
             "too-large", f"a picture of {width} x {height} pixels is over the budget of {max_pixels:,}; make it smaller"
