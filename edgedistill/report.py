@@ -62,7 +62,7 @@ def render(record: Mapping[str, Any], **sections: Any) -> str:
         loader=PackageLoader("edgedistill", "."), autoescape=AUTOESCAPE, undefined=StrictUndefined
     )
     environment.filters |= {"percent": percent, "size": size}
-    measured = {name: values for name, values in record["metrics"].items() if values}
+    measured = {name: record["metrics"][name] for name in MODELS if record["metrics"][name]}
     template = environment.get_template("report.html.jinja")
     scale = {
         "largest": max(values["size_bytes"] for values in measured.values()),

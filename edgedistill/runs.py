@@ -15,6 +15,7 @@ from edgedistill.steps import Manifest, fingerprint
 from edgedistill.storage import ObjectStore, pretty_json
 
 _RUN_ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{4}")
+LATEST = "latest"  # in place of a run id
 FINISHED, GATE_MISSED, FAILED, INTERRUPTED, UNFINISHED = (
     "finished",
     "gate missed",
@@ -183,17 +184,17 @@ def list_runs(store: ObjectStore) -> list[str]:
 
 
 def read_record(store: ObjectStore, run_id: str) -> dict[str, Any]:
-    """One record; `latest` is the newest.
+    """One record; `latest` is the newest run that came to its end.
 
     Raises:
-        ConfigError: no such run.
+        ConfigError: no such run, or one that failed and has no record.
     """
     runs = list_runs(store)
-    if not runs:
-        raise ConfigError(f"store {store.uri} holds no run; start one with: make pipeline-run")
-    if run_id == "latest":
+    if run_id == LATEST:
+        if not runs:
+            raise ConfigError(f"store {store.uri} holds no finished run; start one with: edgedistill run")
         run_id = runs[-1]
     if run_id not in runs or not _RUN_ID.fullmatch(run_id):
-        raise ConfigError(f"no run {run_id!r}; see: edgedistill runs list")
+        raise ConfigError(f"no record of a run {run_id!r}; see: edgedistill runs list")
     record: dict[str, Any] = json.loads(store.get(f"runs/{run_id}/record.json"))
     return record

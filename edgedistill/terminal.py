@@ -8,12 +8,14 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Table
 
 from edgedistill import runs
+from edgedistill.metrics import MODELS
 
 
 def results_table(record: dict[str, Any]) -> Table:
     """Teacher, vanilla, student fp32 and int8 on the test split."""
     table = Table("model", "top-1", "agrees with teacher", "size", title=f"run {record['run_id']}")
-    for name, values in record["metrics"].items():
+    for name in MODELS:
+        values = record["metrics"][name]
         if values is None:  # nothing had a label, so it was not trained
             continue
         table.add_row(

@@ -18,6 +18,7 @@ from edgedistill.config import IngestConfig, RunConfig
 from edgedistill.dataset import read_dataset, read_pixels
 from edgedistill.demo import write_demo
 from edgedistill.errors import NodeError
+from edgedistill.history import recording
 from edgedistill.images import encode_png
 from edgedistill.place import Place
 from edgedistill.runs import new_run_id, now, read_record
@@ -61,8 +62,22 @@ def run_embedded(
     Raises:
         EdgeDistillError: a step failed, or a gate was missed.
     """
-    images = absolute(data) if data else ""
     run_id = new_run_id()
+    with recording(place.open(), run_id=run_id, target="local", config=asdict(config), on_event=on_event) as seen:
+        return _run(place, config, run_id, data=data, teacher=teacher, demo_share=demo_share, on_event=seen)
+
+
+def _run(
+    place: Place,
+    config: RunConfig,
+    run_id: str,
+    *,
+    data: str | None,
+    teacher: str | None,
+    demo_share: float,
+    on_event: Callable[[Event], None],
+) -> dict[str, Any]:
+    images = absolute(data) if data else ""
     work = Workplace((place.folder / "work" / run_id).resolve())
     demo = write_demo(place.folder / "demo" / f"{demo_share:g}", share=demo_share) if not (data and teacher) else None
     labels_used = 0

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgedistill.errors import GateError
+from edgedistill.history_page import write_index
 from edgedistill.progress import Progress
 from edgedistill.report import build_page
 from edgedistill.runs import build_record, save_record
@@ -22,7 +23,7 @@ def run(
     progress: Progress,
     **steps: Manifest,
 ) -> Manifest:
-    """Write `runs/<run-id>/{record.json,report.html}`.
+    """Write `runs/<run-id>/{record.json,report.html}`, and `runs/index.html` anew.
 
     Args:
         store: address of the object store.
@@ -44,6 +45,7 @@ def run(
     record = build_record(run_id=run_id, started=started, target=target, config=config, steps=steps)
     record["teacher"]["labels_used"] = labels_used or None
     prefix = save_record(objects, record, build_page(objects, record, steps))
+    write_index(objects)
     if missed := [one for one in record["gates"] if not one["passed"]]:
         table = "; ".join(f"{one['name']} is {one['value']:g}, the limit {one['limit']:g}" for one in missed)
         raise GateError(f"nothing was published, a gate was missed: {table}; see {prefix}/report.html")

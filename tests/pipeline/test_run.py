@@ -133,6 +133,10 @@ def test_interrupted_it_says_so_and_leaves_nothing_running(copied: Home) -> None
     assert process.returncode != 0
     assert said.strip().splitlines()[-1].startswith("edgedistill: interrupted; the same command goes on")
     _wait_no_child(copied)
+    newest = json.loads(copied.call("runs", "list", "--json").stdout)[-1]
+    assert (newest["status"], newest["step"]) == ("interrupted", "distill_student_student")
+    assert copied.record()["run_id"] != newest["run"], "latest is the newest that came to its end"
+    assert newest["run"] in (copied.store / "runs" / "index.html").read_text()
 
 
 def test_the_report_needs_nothing_but_itself(finished: Home) -> None:
@@ -187,6 +191,11 @@ def test_runs_are_listed_and_shown(finished: Home) -> None:
     shown = finished.call("runs", "show", record["run_id"]).stdout
     assert "student int8" in shown
     assert json.loads(finished.call("runs", "show", "--json").stdout)["run_id"] == record["run_id"]
+    alone = finished.call("runs", "compare", "latest")
+    assert "two or more" in alone.stderr
+    same = json.loads(finished.call("runs", "compare", "latest", record["run_id"], "--json").stdout)
+    assert (same["settings"], same["inputs"]) == ({}, {})
+    assert same["measures"]["int8_top1"] == [record["metrics"]["student_int8"]["top1"]] * 2
     unknown = finished.call("runs", "show", "20200101-000000-0000")
     assert unknown.returncode != 0
     assert "edgedistill runs list" in unknown.stderr
