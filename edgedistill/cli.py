@@ -7,6 +7,7 @@ from rich.console import Console
 
 from edgedistill import __version__
 from edgedistill.cli_fleet import fleet
+from edgedistill.cli_gc import collect_garbage
 from edgedistill.cli_release import release
 from edgedistill.cli_runs import runs_group
 from edgedistill.config import PRESETS, run_config, with_labels
@@ -74,5 +75,5 @@ def run(
     console.print(f"Report: {place.store}/runs/{record['run_id']}/report.html", soft_wrap=True)
 
 
-for group in (runs_group, release, fleet):
+for group in (runs_group, collect_garbage, release, fleet):
     cli.add_command(group)

@@ -2,11 +2,13 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import click
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
@@ -37,13 +39,14 @@ def list_runs(as_json: bool, place: Place) -> None:
         click.echo(json.dumps(found, indent=2, sort_keys=True))
         return
     narrow = [Column(name, no_wrap=True) for name in ("run", "finished", "status")]
-    table = Table(*narrow, "data set", "teacher", "student", "int8 top-1", "gap closed", "release")
+    table = Table(*narrow, "data set", "teacher", "student", "int8 top-1", "gap closed", "release", box=SIMPLE_HEAD)
     for row in found:
-        texts = [row["run"], row["finished"] or "", row["status"], row["dataset"], row["teacher"], row["student"]]
+        finished = (row["finished"] or "").replace("T", " ")[:16]  # UTC
+        texts = [row["run"], finished, row["status"], row["dataset"], row["teacher"], row["student"]]
         measures = row["measures"]
         numbers = [runs.percent(measures[name]) if measures else "" for name in ("int8_top1", "gap_closed")]
         table.add_row(*(escape(text) for text in texts), *numbers, str(row["release"] or "none"))
-    console = Console()
+    console = _console()
     console.print(table)
     for row in found:
         if row["message"]:
@@ -63,7 +66,7 @@ def show_run(run_id: str, as_json: bool, place: Place) -> None:
         if as_json:
             click.echo(json.dumps(record, indent=2, sort_keys=True))
             return
-        console = Console()
+        console = _console()
         for line in (record.get("headline"), *record.get("notes", [])):
             console.print(escape(line or ""), soft_wrap=True)
         console.print(results_table(record))
@@ -89,7 +92,7 @@ def compare_runs(run_ids: tuple[str, ...], as_json: bool, place: Place) -> None:
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
-    console = Console()
+    console = _console()
     for part, title in (
         ("measures", "measures"),
         ("settings", "settings that differ"),
@@ -98,7 +101,7 @@ def compare_runs(run_ids: tuple[str, ...], as_json: bool, place: Place) -> None:
         if not found[part]:
             console.print(f"{title}: none")
             continue
-        table = Table(title, *(Column(run, justify="right") for run in found["runs"]))
+        table = Table(title, *(Column(run, justify="right") for run in found["runs"]), box=SIMPLE_HEAD)
         for name, values in found[part].items():
             table.add_row(escape(name.replace("_", " ")), *(escape(_shown(name, value)) for value in values))
         console.print(table)
@@ -122,6 +125,11 @@ def write_page(out: Path | None, place: Place) -> None:
     temporary.write_text(render_history(history.rows(store), reports=reports))
     temporary.replace(out)
     click.echo(str(out))
+
+
+def _console() -> Console:
+    """As wide as the terminal; where a program or a file reads, no line is broken."""
+    return Console() if sys.stdout.isatty() else Console(width=240)
 
 
 def _relative(store: ObjectStore, folder: Path) -> str:

@@ -7,6 +7,7 @@
     ├── TeacherError              the teacher's model, its repository or its server
     ├── StorageError              the object store
     │   └── SwapConflict          a HEAD file moved under a compare-and-swap
+    ├── CollectError              a collection of garbage while a run goes on
     ├── TrainingError             distillation, a diverging loss
     ├── GateError                 a measured value missed its limit; nothing is published
     ├── SigningError              keys, TUF roles, publishing
@@ -48,6 +49,10 @@ class StorageError(EdgeDistillError):
 
 class SwapConflict(StorageError):  # noqa: N818 - what happened, not what failed
     """A HEAD file was not what the caller last read; read it again and retry."""
+
+
+class CollectError(EdgeDistillError):
+    """Nothing can be removed now, or no more; try again when the run has ended."""
 
 
 class TrainingError(EdgeDistillError):

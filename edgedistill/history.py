@@ -104,7 +104,7 @@ def _row(store: ObjectStore, run_id: str, files: set[str]) -> Row:
         "target": document["target"],
         "dataset": dataset.get("name") or config.get("ingest", {}).get("name", ""),
         "teacher": document.get("teacher", {}).get("name") or config.get("teacher", {}).get("name", ""),
-        "student": f"{distill.get('arch', '')} {distill.get('size', '')}".strip(),
+        "student": f"{distill.get('arch', '')} {distill.get('size', 0):g}",  # kfp makes every number a float
         "release": release.get("version"),
         "step": document.get("step"),
         "message": document.get("message"),

@@ -18,6 +18,7 @@ from minio import Minio
 from minio.error import InvalidResponseError, S3Error, ServerError
 
 from edgedistill.errors import ConfigError, StorageError
+from edgedistill.storage import Entry
 
 PATIENCE_S = 60.0  # how long a store may be away before a step gives up
 _LONGEST_PAUSE_S = 5.0
@@ -98,11 +99,12 @@ class S3Bucket:
             pool.close()
         self._http.clear()
 
-    def list(self, prefix: str) -> list[str]:
-        """All keys that start with the prefix."""
+    def list(self, prefix: str) -> list[Entry]:
+        """All objects whose key starts with the prefix."""
 
-        def once(_: bool) -> list[str]:
-            return [str(one.object_name) for one in self._client.list_objects(self.name, prefix=prefix, recursive=True)]
+        def once(_: bool) -> list[Entry]:
+            found = self._client.list_objects(self.name, prefix=prefix, recursive=True)
+            return [Entry(str(one.object_name), one.size or 0, one.last_modified.timestamp()) for one in found]
 
         return self.patiently(f"LIST {prefix!r}", once)
 

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from edgedistill.errors import EdgeDistillError
 from edgedistill.progress import FILE_VARIABLE, Progress
 from edgedistill.storage import ObjectStore, canonical_json, digest, pretty_json
 
+USED = "used"  # folder of a step's marks, one a day
 SUBMITTER_VARIABLE = "EDGEDISTILL_SUBMITTER"  # pid of an embedded run's submitter; read by the entry point only
 
 _ROOT = Path(__file__).resolve().parent.parent
@@ -72,7 +74,21 @@ class Step:
         return Step(store, name, digest(canonical_json(parts))[:32])
 
     def find(self) -> Manifest | None:
-        """The manifest, when the work was done before."""
+        """The manifest, when the work was done before.
+
+        Whoever asks is about to rely on it, or to do the work, so the step is marked before it is looked for.
+        """
+        self.mark()
+        return self.peek()
+
+    def mark(self) -> None:
+        """Say that the step is in use today; `edgedistill gc` keeps what is marked."""
+        mark = f"{self._folder}/{USED}/{datetime.now(UTC):%Y%m%d}"
+        if not self.store.exists(mark):
+            self.store.put(mark, b"")
+
+    def peek(self) -> Manifest | None:
+        """The manifest, for who only reads about it."""
         if not self.store.exists(self._path):
             return None
         document = json.loads(self.store.get(self._path))
@@ -85,17 +101,21 @@ class Step:
             self.store.put(self._measured, pretty_json(measured or {}))
         if not self.store.exists(self._path):
             self.store.put(self._path, pretty_json({"step": self.name, "key": self.key, "outputs": outputs}))
-        found = self.find()
+        found = self.peek()
         assert found is not None  # it was just written
         return replace(found, cached=False)
 
     @property
+    def _folder(self) -> str:
+        return f"steps/{self.name}/{self.key}"
+
+    @property
     def _path(self) -> str:
-        return f"steps/{self.name}/{self.key}/manifest.json"
+        return f"{self._folder}/manifest.json"
 
     @property
     def _measured(self) -> str:
-        return f"steps/{self.name}/{self.key}/measured.json"
+        return f"{self._folder}/measured.json"
 
 
 def read_manifest(path: Path) -> Manifest:

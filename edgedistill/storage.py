@@ -14,6 +14,7 @@ import re
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,6 +24,15 @@ BLOCK = 1 << 20  # bytes that are held at once of an object that is streamed
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=@-]*(/[A-Za-z0-9_][A-Za-z0-9._=@-]*)*")
 _LONGEST, _LONGEST_PART = 700, 200  # a name in a folder ends at 255 bytes, a key in a bucket at 1024 with its prefix
 _STALE_S = 24 * 3600.0  # no write takes a day: what is older was left by a writer that was killed
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An object as a listing shows it."""
+
+    key: str
+    size: int  # bytes
+    modified: float  # seconds since 1970, by the store's clock
 
 
 class ObjectStore(Protocol):
@@ -53,6 +63,9 @@ class ObjectStore(Protocol):
 
     def list(self, prefix: str) -> Iterator[str]:
         """Keys that start with the prefix, sorted."""
+
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        """The same keys with size and age; an object that goes away meanwhile is left out."""
 
     def swap(self, key: str, data: bytes, *, expected: bytes | None) -> None:
         """Replace a HEAD file that still holds `expected` (None: is absent). Raises SwapConflict when it moved."""
@@ -155,6 +168,12 @@ class DirectoryStore:
             inside = Path(base).relative_to(self.root)
             found += [(inside / file).as_posix() for file in files]
         return iter(sorted(key for key in found if key.startswith(prefix) and is_key(key)))
+
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        for key in self.list(prefix):
+            with contextlib.suppress(FileNotFoundError):
+                found = self.path(key).stat()
+                yield Entry(key, found.st_size, found.st_mtime)
 
     def swap(self, key: str, data: bytes, *, expected: bytes | None) -> None:
         target = self.path(key)

@@ -9,6 +9,7 @@ import io
 import re
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,7 +17,7 @@ from urllib3.exceptions import HTTPError
 
 from edgedistill.errors import ConfigError, StorageError, SwapConflict
 from edgedistill.s3_requests import PATIENCE_S, S3Access, S3Bucket
-from edgedistill.storage import BLOCK, checked_key, checked_prefix, digest, is_key
+from edgedistill.storage import BLOCK, Entry, checked_key, checked_prefix, digest, is_key
 
 _LARGEST = 5 * 1024**3  # bytes in one PUT
 _ADDRESS = re.compile(r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(?P<prefix>.*))?")
@@ -105,9 +106,12 @@ class S3Store:
         return bool(response.status == 200)
 
     def list(self, prefix: str) -> Iterator[str]:
-        start = self._prefix + checked_prefix(prefix)
-        keys = (key.removeprefix(self._prefix) for key in self._bucket.list(start))
-        return iter(sorted(key for key in keys if is_key(key)))
+        return (entry.key for entry in self.entries(prefix))
+
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        found = self._bucket.list(self._prefix + checked_prefix(prefix))
+        ours = (replace(entry, key=entry.key.removeprefix(self._prefix)) for entry in found)
+        return iter(sorted((entry for entry in ours if is_key(entry.key)), key=lambda entry: entry.key))
 
     def swap(self, key: str, data: bytes, *, expected: bytes | None) -> None:
         moved = SwapConflict(f"{key!r} was moved by somebody else; run the same command again")

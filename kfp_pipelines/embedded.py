@@ -159,7 +159,7 @@ def _ask(url: str, store: ObjectStore, record: dict[str, Any], log: Path) -> Ans
 def _ingested(store: ObjectStore, record: dict[str, Any]) -> Manifest:
     """The manifest of the run's ingest step, found by the revision that the record names."""
     for key in store.list("steps/ingest_images/"):
-        found = Step(store, "ingest_images", key.split("/")[2]).find()
+        found = Step(store, "ingest_images", key.split("/")[2]).peek()
         if found and found.outputs["revision"] == record["dataset"]["revision"]:
             return found
     raise NodeError(f"revision {record['dataset']['revision'][:12]} is not in the store; run the pipeline again")
@@ -182,7 +182,7 @@ def _train_teacher(
     }
     code = fingerprint("components.train_teacher.run", ("torch", "onnx", "onnxscript"))
     memo = images.parent / f"teacher-{digest(canonical_json([arguments, code]))[:32]}.json"
-    if not memo.exists():
+    if not memo.exists() or not place.open().exists(read_manifest(memo).outputs["onnx"]):
         run_local("teacher", arguments, work, on_event=on_event)
         made = max(work.outputs.glob("edgedistill-teacher-*/train-teacher/model"))
         made.replace(memo)

@@ -61,6 +61,7 @@ def run(
         "teacher": teacher.outputs["digest"],
     }
     head = Step(objects, "score_teacher", digest(canonical_json(outputs))[:32])
+    head.mark()
     if not missing:
         # Killed between the last part and the manifest: the parts are there, so there is nothing to do.
         return head.find() or replace(head.finish(outputs), cached=True)

@@ -65,6 +65,8 @@ def test_the_report_opens_and_fits_a_phone(store: DirectoryStore, tab: Tab) -> N
     assert all(name in tab.value("document.body.innerText") for name in ODD)
     tab.open(address(store, f"runs/{FIRST}/report.html"), width=380)
     assert tab.value("document.documentElement.scrollWidth") <= 380
+    heights = tab.value("[...document.querySelectorAll('#models tbody td')].map((cell) => cell.clientHeight)")
+    assert max(heights) < 40, "a number stands in one line"
     quiet(tab)
 
 

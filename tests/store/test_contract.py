@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -118,6 +119,17 @@ def test_a_listing_is_sorted_and_complete(store: ObjectStore) -> None:
         list(pool.map(lambda key: store.put(key, b""), keys))
     assert list(store.list("many/")) == sorted(keys)
     assert list(store.list("many/3/9")) == sorted(key for key in keys if key.startswith("many/3/9"))
+
+
+def test_a_listing_tells_size_and_age(store: ObjectStore) -> None:
+    before = time.time()
+    store.put("a/one", b"x" * 10)
+    store.put("b/two", b"")
+    found = {entry.key: entry for entry in store.entries("")}
+    assert {key: entry.size for key, entry in found.items()} == {"a/one": 10, "b/two": 0}
+    assert all(abs(entry.modified - before) < 60 for entry in found.values())
+    assert [entry.key for entry in store.entries("a/")] == ["a/one"]
+    assert list(store.entries("c/")) == []
 
 
 def test_a_head_file_moves_by_compare_and_swap(store: ObjectStore) -> None:
