@@ -29,9 +29,11 @@ class TeacherConfig:
 class ScoreConfig:
     policy: str = "digits"  # a name in edgedistill.views.POLICIES
     views: int = 12  # random views a training image, beside the centre view
-    buckets: int = 16  # score parts; an image's bucket is a hash of its id
+    buckets: int = 0  # score parts, by a hash of the image's id; 0: as many as leave a part some 4,000 views
     batch: int = 32  # images a request
     in_flight: int = 4  # requests under way at once
+    deadline_s: float = 30.0  # a try of a request
+    patience_s: float = 60.0  # a request with all its tries: a server that restarts may take so long
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from edgedistill.ahead import ahead
 from edgedistill.dataset import ImageRow, read_pixels
 from edgedistill.errors import TrainingError
+from edgedistill.images import Pixels
 from edgedistill.models import normalise
 from edgedistill.progress import Progress
+from edgedistill.scratch import scratch_array
 from edgedistill.storage import ObjectStore
 from edgedistill.views import ViewPolicy, render
 
@@ -46,12 +49,18 @@ class Checkpoint:
 def render_views(
     store: ObjectStore, rows: Sequence[ImageRow], policy: ViewPolicy, *, views: Sequence[int], size: int
 ) -> NDArray[np.uint8]:
-    """(N, V, size, size, 3) uint8: each image decoded once, each view rendered at the trainer's size."""
-    result = np.empty((len(rows), len(views), size, size, 3), np.uint8)
-    for i, row in enumerate(rows):
+    """(N, V, size, size, 3) uint8 in a scratch file: each image decoded once, each view rendered at the trainer's size.
+
+    A few images are decoded at a time, in threads; memory does not grow with the data set.
+    """
+    result = scratch_array((len(rows), len(views), size, size, 3), np.uint8)
+
+    def work(row: ImageRow) -> list[Pixels]:
         pixels = read_pixels(store, row)
-        for j, view in enumerate(views):
-            result[i, j] = render(pixels, policy, image_id=row.image_id, view=view, size=size)
+        return [render(pixels, policy, image_id=row.image_id, view=view, size=size) for view in views]
+
+    for i, rendered in enumerate(ahead(work, rows, depth=8)):
+        result[i] = rendered
     return result
 
 

@@ -50,10 +50,26 @@ def distillation(
         scores = _uncached(scored).output
         _uncached(remove_teacher(host=host)).after(scored)
         student = _uncached(
-            distill_student(store=store, mode="student", images=images, scores=scores, config=distill, scoring=score)
+            distill_student(
+                store=store,
+                mode="student",
+                images=images,
+                teacher=published,
+                scores=scores,
+                config=distill,
+                scoring=score,
+            )
         ).output
         vanilla = _uncached(
-            distill_student(store=store, mode="vanilla", images=images, scores=scores, config=distill, scoring=score)
+            distill_student(
+                store=store,
+                mode="vanilla",
+                images=images,
+                teacher=published,
+                scores=scores,
+                config=distill,
+                scoring=score,
+            )
         ).output
         quantized = quantize_student(
             **{"store": store, "images": images, "scores": scores, "student": student},

@@ -11,6 +11,7 @@ def distill_student(
     store: str,
     mode: str,
     images: Input[Dataset],
+    teacher: Input[Model],
     scores: Input[Dataset],
     config: dict,
     scoring: dict,
@@ -20,4 +21,14 @@ def distill_student(
     from components.distill_student.run import run
     from edgedistill.steps import execute
 
-    execute(student, run, store=store, mode=mode, images=images, scores=scores, config=config, scoring=scoring)
+    execute(
+        student,
+        run,
+        store=store,
+        mode=mode,
+        images=images,
+        teacher=teacher,
+        scores=scores,
+        config=config,
+        scoring=scoring,
+    )

@@ -10,7 +10,7 @@ from edgedistill.dataset import Dataset, ImageRow, read_dataset
 from edgedistill.errors import DatasetError
 from edgedistill.metrics import agreement, top_k
 from edgedistill.progress import Progress
-from edgedistill.scores import read_logits
+from edgedistill.scores import check_scores, read_logits
 from edgedistill.steps import Manifest, Step
 from edgedistill.storage import ObjectStore, digest, open_store
 from edgedistill.views import ViewPolicy, policy_named
@@ -26,6 +26,7 @@ def run(
     store: str,
     mode: str,
     images: Manifest,
+    teacher: Manifest,
     scores: Manifest,
     config: dict[str, Any],
     scoring: dict[str, Any],
@@ -37,6 +38,7 @@ def run(
         store: address of the object store.
         mode: `student` (the teacher's logits on every view, labels where known) or `vanilla` (labels alone).
         images: what ingest_images made.
+        teacher: what publish_teacher made; the scores must be its.
         scores: what score_teacher made.
         config: a DistillConfig as a mapping.
         scoring: the ScoreConfig that the scores were made with: the views' policy and number.
@@ -48,10 +50,14 @@ def run(
 
     Raises:
         DatasetError: no label for the vanilla twin, or scores of another revision.
+        TeacherError: scores of another teacher, policy or number of views.
         TrainingError: the loss is no finite number.
     """
     settings = load(DistillConfig, config)
     objects = open_store(store)
+    told = load(ScoreConfig, scoring)
+    policy = policy_named(told.policy)
+    check_scores(scores, teacher=teacher.outputs["digest"], policy=policy.digest, views=told.views)
     step = Step.of(
         objects,
         "distill_student",
@@ -68,7 +74,6 @@ def run(
     from edgedistill.models import parameters
 
     dataset = read_dataset(objects, images)
-    policy = policy_named(load(ScoreConfig, scoring).policy)
     module, history = _train(step, dataset, scores, policy, mode, settings, progress)
     weights = save({name: tensor.contiguous() for name, tensor in module.state_dict().items()})
     key = f"students/{digest(weights)}.safetensors"
@@ -146,10 +151,13 @@ def _loss(
     if mode == "vanilla":
         return lambda logits, image, view: cross_entropy(logits, labels[image])
     numbers = range(scores.outputs["views"] + 1)
-    teacher = torch.from_numpy(read_logits(store, scores, [row.image_id for row in rows], numbers))  # (N, V, K)
-    return lambda logits, image, view: distillation(
-        logits, teacher[image, view], labels[image], temperature=settings.temperature, alpha=settings.alpha
-    )
+    teacher = read_logits(store, scores, [row.image_id for row in rows], numbers)  # (N, V, K) float16
+
+    def loss(logits: Any, image: Any, view: Any) -> Any:
+        answers = torch.from_numpy(teacher[image, view]).float()  # (B, K): float16 in float32 is exact
+        return distillation(logits, answers, labels[image], temperature=settings.temperature, alpha=settings.alpha)
+
+    return loss
 
 
 def _measure(
@@ -158,7 +166,7 @@ def _measure(
     """Validation curves: agreement with the teacher, and top-1 and top-5 where labels are known for measuring."""
     import numpy as np
 
-    teacher = read_logits(store, scores, [row.image_id for row in rows], [0])[:, 0]
+    teacher = read_logits(store, scores, [row.image_id for row in rows], [0])[:, 0].astype(np.float32)
     truth = np.array([-1 if row.truth is None else row.truth for row in rows])
     known = truth >= 0
 

@@ -69,7 +69,8 @@ def run(
     if vanilla.outputs.get("model"):  # absent where nothing has a label
         networks = {"vanilla": vanilla.outputs["model"]} | networks
     answers, measured = _answers(objects, rows, networks, models.outputs["size"], progress)
-    answers = {"teacher": read_logits(objects, scores, [row.image_id for row in rows], [0])[:, 0]} | answers
+    theirs = read_logits(objects, scores, [row.image_id for row in rows], [0])[:, 0].astype(np.float32)
+    answers = {"teacher": theirs} | answers
     progress.update(len(networks), total=len(networks) + 1, note="teacher")
     measured["teacher"] = _teacher_ms(objects, rows[0], teacher)
     outputs = _measures(answers, truth) | {

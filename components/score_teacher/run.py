@@ -2,25 +2,31 @@
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgedistill.ahead import ahead
 from edgedistill.config import ScoreConfig, load
 from edgedistill.dataset import Dataset, read_dataset, read_pixels
 from edgedistill.errors import TeacherError
 from edgedistill.images import Pixels
+from edgedistill.inference import Student
 from edgedistill.progress import Progress
-from edgedistill.scores import Part, ViewKey, known_rows, plan_parts, write_part
+from edgedistill.scores import KnownRows, Part, ViewKey, plan_parts, write_part
 from edgedistill.steps import Manifest, Step
 from edgedistill.storage import ObjectStore, canonical_json, digest, open_store
 from edgedistill.views import ViewPolicy, policy_named, render
-from serving.scorer import Endpoint, ask
+from serving.scorer import Endpoint, Probe, ask
 
 SAMPLE_S = 2.0  # of the bare loop in process, for the ratio in the record
+PROBES = 4  # pictures that prove that the served model is the published one
+AHEAD = 8  # images that are decoded, with their views, before they are asked about
 
 
 def run(
@@ -33,7 +39,7 @@ def run(
     config: dict[str, Any],
     progress: Progress,
 ) -> Manifest:
-    """Write the missing score parts, one after another; a killed run goes on at the first missing part.
+    """Write the missing score parts in one stream of requests; a killed run goes on at the first missing part.
 
     Args:
         store: address of the object store.
@@ -45,8 +51,9 @@ def run(
         progress: told after each request.
 
     Returns:
-        outputs: parts (keys), policy, views, teacher (digest), images (views scored).
-        measured: images_per_s of this scoring, in_process_images_per_s of the bare loop, their ratio, server.
+        outputs: parts (keys), policy, views, teacher (digest).
+        measured: images_per_s of this scoring, in_process_images_per_s of the bare loop, their ratio, server, and
+        asked (views that were not known).
 
     Raises:
         TeacherError: another model is served, it does not answer, or a logit is not finite.
@@ -67,81 +74,135 @@ def run(
         return head.find() or replace(head.finish(outputs), cached=True)
     if not endpoint.outputs["url"]:
         raise TeacherError(f"{len(missing)} score parts are missing and no teacher is served; start the run again")
-    dataset = read_dataset(objects, images)
-    policy = policy_named(settings.policy)
-    parts = plan_parts(
-        dataset,
-        teacher=teacher.outputs["digest"],
-        policy=policy.digest,
-        views=settings.views,
-        buckets=settings.buckets,
-    )
-    todo = [part for part in parts if part.key in missing]
-    served = Endpoint(
-        endpoint.outputs["url"], teacher.outputs["name"], teacher.outputs["size"], teacher.outputs["classes"]
-    )
-    asked, seconds = asyncio.run(_score(objects, todo, _Renderer(objects, dataset, policy), served, settings, progress))
-    bare = _bare_loop(objects, teacher, _Renderer(objects, dataset, policy), todo, settings.batch)
+    work = _Work.of(objects, images, teacher, settings, missing)
+    model = Student.from_bytes(objects.get(teacher.outputs["model"]))
+    asked, seconds = asyncio.run(_score(work, _served(endpoint, teacher, settings), model, settings, progress))
     measured = {"server": endpoint.outputs["server"], "asked": asked}
     if asked:
-        speed = asked / seconds
+        speed, bare = asked / seconds, _bare_loop(work, model, settings.batch)
         measured |= {"images_per_s": speed, "in_process_images_per_s": bare, "ratio": speed / bare}
     return head.finish(outputs, measured)
 
 
-class _Renderer:
-    """Views of images, each image decoded once while its views follow one another."""
+@dataclass(frozen=True)
+class _Work:
+    """The missing parts, and what is needed to fill them."""
 
-    def __init__(self, store: ObjectStore, dataset: Dataset, policy: ViewPolicy) -> None:
-        self._store, self._policy = store, policy
-        self._rows = {row.image_id: row for row in dataset.rows}
-        self._last: tuple[str, Pixels] | None = None
+    store: ObjectStore
+    parts: list[Part]
+    known: KnownRows
+    dataset: Dataset
+    policy: ViewPolicy
+    size: int  # pixels, of the teacher's input
 
-    def views(self, wanted: Iterable[ViewKey], size: int) -> Iterator[tuple[ViewKey, NDArray[np.uint8]]]:
-        """Each wanted view, rendered at (size, size, 3) uint8."""
-        for image_id, view in wanted:
-            if self._last is None or self._last[0] != image_id:
-                self._last = (image_id, read_pixels(self._store, self._rows[image_id]))
-            pixels = render(self._last[1], self._policy, image_id=image_id, view=view, size=size)
-            yield (image_id, view), pixels
+    @staticmethod
+    def of(
+        store: ObjectStore, images: Manifest, teacher: Manifest, settings: ScoreConfig, missing: set[str]
+    ) -> "_Work":
+        dataset, policy = read_dataset(store, images), policy_named(settings.policy)
+        names = {"teacher": teacher.outputs["digest"], "policy": policy.digest}
+        parts = plan_parts(dataset, **names, views=settings.views, buckets=settings.buckets)
+        todo = [part for part in parts if part.key in missing]
+        return _Work(store, todo, KnownRows(store, **names), dataset, policy, teacher.outputs["size"])
+
+    def views(self, wanted: Iterable[ViewKey]) -> Iterator[tuple[ViewKey, NDArray[np.uint8]]]:
+        """Each wanted view, (S, S, 3) uint8; an image whose views follow one another is decoded once, in a thread."""
+        rows = {row.image_id: row for row in self.dataset.rows}
+
+        def rendered(item: tuple[str, list[int]]) -> list[tuple[ViewKey, Pixels]]:
+            image, numbers = item
+            pixels = read_pixels(self.store, rows[image])
+            return [
+                ((image, view), render(pixels, self.policy, image_id=image, view=view, size=self.size))
+                for view in numbers
+            ]
+
+        grouped = ((image, [view for _, view in views]) for image, views in groupby(wanted, lambda name: name[0]))
+        for pictures in ahead(rendered, grouped, depth=AHEAD):
+            yield from pictures
+
+    def probe(self, model: Student) -> Probe:
+        """Pictures of the first missing parts, and what the published teacher says to them in this process."""
+        names = [name for part in self.parts for name in part.views if name[1] == 0][:PROBES]
+        images = np.stack([picture for _, picture in self.views(names)])
+        return Probe(images, model.logits(images))
+
+
+@dataclass(frozen=True)
+class _Filling:
+    """A part whose answers are still coming."""
+
+    part: Part
+    rows: dict[ViewKey, NDArray[np.floating]]
+
+
+def _served(endpoint: Manifest, teacher: Manifest, settings: ScoreConfig) -> Endpoint:
+    about = teacher.outputs
+    return Endpoint(
+        endpoint.outputs["url"],
+        about["name"],
+        about["size"],
+        about["classes"],
+        deadline_s=settings.deadline_s,
+        patience_s=settings.patience_s,
+    )
 
 
 async def _score(
-    store: ObjectStore,
-    todo: list[Part],
-    renderer: _Renderer,
-    endpoint: Endpoint,
-    settings: ScoreConfig,
-    progress: Progress,
+    work: _Work, endpoint: Endpoint, model: Student, settings: ScoreConfig, progress: Progress
 ) -> tuple[int, float]:
-    """Score the parts; gives the number of views asked for and the seconds it took."""
+    """Fill the parts from one stream of requests, which does not pause where a part ends; gives the number of views
+    asked for and the seconds it took."""
+    probe = work.probe(model)
     began = time.perf_counter()
-    asked = 0
-    total = sum(len(part.views) for part in todo)
-    done = 0
-    for part in todo:
-        rows: dict[ViewKey, NDArray[np.floating]] = dict(known_rows(store, part))
-        unknown = [view for view in part.views if view not in rows]
-        done += len(rows)
-        pictures = renderer.views(unknown, endpoint.size)
-        async for name, logits in ask(endpoint, pictures, batch=settings.batch, in_flight=settings.in_flight):
-            rows[name] = logits
-            asked += 1
-            progress.update(done + asked, total=total, note="views")
-        write_part(store, part, rows)
+    filling: deque[_Filling] = deque()  # the parts whose views are under way: one or two
+    total = sum(len(part.views) for part in work.parts)
+    known = asked = 0
+
+    def unknown() -> Iterator[ViewKey]:
+        nonlocal known
+        for part in work.parts:
+            rows: dict[ViewKey, NDArray[np.floating]] = dict(work.known.of(part))
+            known += len(rows)
+            if len(rows) == len(part.views):
+                write_part(work.store, part, rows)
+                continue
+            filling.append(_Filling(part, rows))
+            yield from [view for view in part.views if view not in rows]
+
+    answers = ask(endpoint, probe, work.views(unknown()), batch=settings.batch, in_flight=settings.in_flight)
+    async for name, logits in answers:
+        _check_finite(work.dataset, name, logits)
+        current = filling[0]
+        current.rows[name] = logits
+        asked += 1
+        progress.update(known + asked, total=total, note="views")
+        if len(current.rows) == len(current.part.views):
+            await asyncio.to_thread(write_part, work.store, current.part, current.rows)
+            filling.popleft()
     return asked, time.perf_counter() - began
 
 
-def _bare_loop(store: ObjectStore, teacher: Manifest, renderer: _Renderer, todo: list[Part], batch: int) -> float:
-    """Images a second of the same work in this process: render, infer, no server. For the record's ratio."""
-    from edgedistill.inference import Student
+def _check_finite(dataset: Dataset, name: ViewKey, logits: NDArray[np.float32]) -> None:
+    """Raises TeacherError, which names the image, for an answer that is no finite float16."""
+    if not (np.abs(logits) <= np.finfo(np.float16).max).all():  # NaN is not
+        source = next(row.source for row in dataset.rows if row.image_id == name[0])
+        raise TeacherError(
+            f"the teacher answered {logits.tolist()[:8]} to view {name[1]} of {source}; expected finite logits below "
+            "65,504: check the teacher's last layer"
+        )
 
-    model = Student.from_bytes(store.get(teacher.outputs["model"]))
-    views = renderer.views((view for part in todo for view in part.views), teacher.outputs["size"])
-    model.logits(np.zeros((batch, teacher.outputs["size"], teacher.outputs["size"], 3), np.uint8))
+
+def _bare_loop(work: _Work, model: Student, batch: int) -> float:
+    """Images a second of the same work in this process, one thing after another: render, infer, no server."""
+    model.logits(np.zeros((batch, work.size, work.size, 3), np.uint8))
+    rows = {row.image_id: row for row in work.dataset.rows}
     began, count, chunk = time.perf_counter(), 0, []
-    for _, pixels in views:
-        chunk.append(pixels)
+    last: tuple[str, Pixels] | None = None
+    for image, view in (name for part in work.parts for name in part.views):
+        if last is None or last[0] != image:
+            last = (image, read_pixels(work.store, rows[image]))
+        chunk.append(render(last[1], work.policy, image_id=image, view=view, size=work.size))
         if len(chunk) == batch:
             model.logits(np.stack(chunk))
             count, chunk = count + batch, []
