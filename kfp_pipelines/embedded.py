@@ -85,7 +85,7 @@ def _run(
         assert demo is not None
         made = _train_teacher(place, config, demo.theirs, work, on_event)
         teacher, labels_used = f"{STORED}{made.outputs['onnx']}", made.outputs["labels_used"]
-    with hosting() as (_, socket):
+    with work.occupied(), hosting(work.scratch) as (_, socket):
         arguments = {
             "store": place.store,
             "data": images or (str(demo.ours.resolve()) if demo else ""),
@@ -183,7 +183,8 @@ def _train_teacher(
     code = fingerprint("components.train_teacher.run", ("torch", "onnx", "onnxscript"))
     memo = images.parent / f"teacher-{digest(canonical_json([arguments, code]))[:32]}.json"
     if not memo.exists() or not place.open().exists(read_manifest(memo).outputs["onnx"]):
-        run_local("teacher", arguments, work, on_event=on_event)
+        with work.occupied():
+            run_local("teacher", arguments, work, on_event=on_event)
         made = max(work.outputs.glob("edgedistill-teacher-*/train-teacher/model"))
         made.replace(memo)
     return read_manifest(memo)

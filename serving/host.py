@@ -6,6 +6,7 @@ outlive `deploy_teacher`. So the process that submitted the run owns the server,
 
 import contextlib
 import json
+import os
 import socket
 import socketserver
 import tempfile
@@ -24,7 +25,8 @@ _ANSWER_S = local_rig.START_S + 30
 class TeacherHost:
     """Owns at most one served teacher."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path | None = None) -> None:
+        self._folder = folder  # for the throw-away repositories
         self._stack = contextlib.ExitStack()
         self._lock = threading.Lock()
         self.starts = 0  # how many servers were started; an unchanged run starts none
@@ -36,7 +38,8 @@ class TeacherHost:
             if request["action"] == "stop":
                 return {}
             model = open_store(request["store"]).get(request["model"])
-            serving = local_rig.serve(model, name=request["name"], size=request["size"], classes=request["classes"])
+            about = {name: request[name] for name in ("name", "size", "classes")}
+            serving = local_rig.serve(model, **about, folder=self._folder)
             served = self._stack.enter_context(serving)
             self.starts += 1
             return {"url": served.url, "server": served.server}
@@ -48,9 +51,9 @@ class TeacherHost:
 
 
 @contextlib.contextmanager
-def hosting() -> Iterator[tuple[TeacherHost, str]]:
-    """A host that answers until the block ends, and the path of its socket."""
-    host = TeacherHost()
+def hosting(scratch: Path | None = None) -> Iterator[tuple[TeacherHost, str]]:
+    """A host that answers until the block ends, and the path of its socket; both keep their files in `scratch`."""
+    host = TeacherHost(scratch)
 
     class Handler(socketserver.StreamRequestHandler):
         def handle(self) -> None:
@@ -60,9 +63,9 @@ def hosting() -> Iterator[tuple[TeacherHost, str]]:
                 answer = {"error": str(error)}
             self.wfile.write(json.dumps(answer).encode() + b"\n")
 
-    with tempfile.TemporaryDirectory(prefix="edgedistill-") as folder:
+    with tempfile.TemporaryDirectory(prefix="edgedistill-", dir=scratch) as folder:
         path = Path(folder) / "teacher.sock"
-        with socketserver.UnixStreamServer(str(path), Handler) as server:
+        with _short(path) as address, socketserver.UnixStreamServer(address, Handler) as server:
             thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True)
             thread.start()
             try:
@@ -80,9 +83,9 @@ def ask_host(path: str, request: dict[str, Any]) -> dict[str, Any]:
         TeacherError: the submitter is gone, or it could not start the server.
     """
     try:
-        with socket.socket(socket.AF_UNIX) as connection:
+        with _short(Path(path)) as address, socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(_ANSWER_S)
-            connection.connect(path)
+            connection.connect(address)
             connection.sendall(json.dumps(request).encode() + b"\n")
             with connection.makefile("rb") as stream:
                 answer: dict[str, Any] = json.loads(stream.readline())
@@ -91,3 +94,16 @@ def ask_host(path: str, request: dict[str, Any]) -> dict[str, Any]:
     if "error" in answer:
         raise TeacherError(answer["error"])
     return answer
+
+
+@contextlib.contextmanager
+def _short(path: Path) -> Iterator[str]:
+    """An address of the socket that fits into the 104 bytes that systems allow, however deep its folder lies."""
+    if len(os.fsencode(path)) < 100 or not Path("/proc/self/fd").is_dir():
+        yield str(path)
+        return
+    descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{descriptor}/{path.name}"
+    finally:
+        os.close(descriptor)
