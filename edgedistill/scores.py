@@ -58,7 +58,7 @@ def plan_parts(dataset: Dataset, *, teacher: str, policy: str, views: int, bucke
     buckets = buckets or bucket_count(sum(wanted.values()))
     members: dict[int, list[ViewKey]] = {}
     for image_id, count in wanted.items():
-        members.setdefault(_bucket(image_id, buckets), []).extend((image_id, view) for view in range(count))
+        members.setdefault(bucket_of(image_id, buckets), []).extend((image_id, view) for view in range(count))
     parts = []
     for bucket in sorted(members):
         names = tuple(sorted(members[bucket]))
@@ -89,7 +89,8 @@ class KnownRows:
         return found
 
 
-def _bucket(image_id: str, buckets: int) -> int:
+def bucket_of(image_id: str, buckets: int) -> int:
+    """The hash bucket of an image: a function of its id alone."""
     return int(image_id[:8], 16) % buckets
 
 

@@ -4,9 +4,8 @@ import asyncio
 import random
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any, TypeVar
 
 import numpy as np
@@ -76,9 +75,8 @@ async def check(client: InferenceServerClient, endpoint: Endpoint, probe: Probe)
 async def ask(
     endpoint: Endpoint,
     probe: Probe,
-    pictures: Iterable[tuple[T, NDArray[np.uint8]]],
+    batches: Iterable[Sequence[tuple[T, NDArray[np.uint8]]]],
     *,
-    batch: int,
     in_flight: int,
 ) -> AsyncIterator[tuple[T, NDArray[np.float32]]]:
     """The teacher's logits for each named picture.
@@ -86,9 +84,8 @@ async def ask(
     Args:
         endpoint: where the teacher is.
         probe: proves that it is the published one.
-        pictures: (name, (S, S, 3) uint8); drawn in a worker thread while requests are under way, so that memory holds
-            no more than the batches in flight.
-        batch: pictures a request.
+        batches: of (name, (S, S, 3) uint8), one a request; drawn in a worker thread while requests are under way, so
+            that memory holds no more than the batches in flight.
         in_flight: requests under way at once.
 
     Yields:
@@ -99,11 +96,11 @@ async def ask(
     """
     client = InferenceServerClient(endpoint.url)
     waiting: deque[tuple[list[T], asyncio.Task[NDArray[np.float32]]]] = deque()
-    source = iter(pictures)
+    source = iter(batches)
     try:
         await check(client, endpoint, probe)
-        while chunk := await asyncio.to_thread(_draw, source, batch):
-            names, images = chunk
+        while drawn := await asyncio.to_thread(_draw, source):
+            names, images = drawn
             waiting.append((names, asyncio.create_task(_infer(client, endpoint, images))))
             if len(waiting) >= in_flight:
                 for answer in await _collect(*waiting.popleft()):
@@ -166,9 +163,9 @@ async def _collect(
     return zip(names, await task, strict=True)
 
 
-def _draw(source: Iterator[tuple[T, NDArray[np.uint8]]], batch: int) -> tuple[list[T], NDArray[np.uint8]] | None:
+def _draw(source: Iterator[Sequence[tuple[T, NDArray[np.uint8]]]]) -> tuple[list[T], NDArray[np.uint8]] | None:
     """The next batch, (B, S, S, 3); None at the end."""
-    chunk = list(islice(source, batch))
+    chunk = next(source, None)
     return ([name for name, _ in chunk], np.stack([picture for _, picture in chunk])) if chunk else None
 
 

@@ -5,7 +5,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from edgedistill.errors import TeacherError
 from edgedistill.images import Pixels
 from edgedistill.inference import Student
 from edgedistill.progress import Progress
-from edgedistill.scores import KnownRows, Part, ViewKey, plan_parts, write_part
+from edgedistill.scores import KnownRows, Part, ViewKey, bucket_of, plan_parts, write_part
 from edgedistill.steps import Manifest, Step
 from edgedistill.storage import ObjectStore, canonical_json, digest, open_store
 from edgedistill.views import ViewPolicy, policy_named, render
@@ -121,6 +121,14 @@ class _Work:
         for pictures in ahead(rendered, grouped, depth=AHEAD):
             yield from pictures
 
+    def batches(self, wanted: Iterable[ViewKey], batch: int) -> Iterator[list[tuple[ViewKey, NDArray[np.uint8]]]]:
+        """The wanted views in batches that end where a part ends: the last bits of an answer may depend on what is
+        beside it in its batch, and a part must hold the same bytes whether or not the run was killed before it."""
+        buckets = self.parts[0].buckets
+        for _, views in groupby(self.views(wanted), lambda view: bucket_of(view[0][0], buckets)):
+            while chunk := list(islice(views, batch)):
+                yield chunk
+
     def probe(self, model: Student) -> Probe:
         """Pictures of the first missing parts, and what the published teacher says to them in this process."""
         names = [name for part in self.parts for name in part.views if name[1] == 0][:PROBES]
@@ -170,7 +178,8 @@ async def _score(
             filling.append(_Filling(part, rows))
             yield from [view for view in part.views if view not in rows]
 
-    answers = ask(endpoint, probe, work.views(unknown()), batch=settings.batch, in_flight=settings.in_flight)
+    batches = work.batches(unknown(), settings.batch)
+    answers = ask(endpoint, probe, batches, in_flight=settings.in_flight)
     async for name, logits in answers:
         _check_finite(work.dataset, name, logits)
         current = filling[0]

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent import futures
+from itertools import islice
 from typing import Any
 
 import grpc
@@ -89,7 +90,9 @@ def everything(
     probe = np.random.default_rng(1).integers(0, 256, (2, SIZE, SIZE, 3), dtype=np.uint8)
 
     async def collect() -> dict[int, np.ndarray]:
-        asked = ask(endpoint, Probe(probe, logits(probe)), source or pictures(count), batch=batch, in_flight=in_flight)
+        views = iter(source or pictures(count))
+        batches = iter(lambda: list(islice(views, batch)), [])
+        asked = ask(endpoint, Probe(probe, logits(probe)), batches, in_flight=in_flight)
         return {name: row async for name, row in asked}
 
     return asyncio.run(collect())
