@@ -56,7 +56,7 @@ def distil(
     numbers = range(lessons.scores.outputs["views"] + 1)
     views = render_views(lessons.store, lessons.rows, lessons.policy, views=numbers, size=size)
     ids = [row.image_id for row in lessons.rows]
-    teacher = torch.from_numpy(read_logits(lessons.store, lessons.scores, ids, numbers))  # (N, V, K)
+    teacher = read_logits(lessons.store, lessons.scores, ids, numbers)  # (N, V, K) float16
     labels = torch.tensor([-1 if row.label is None else row.label for row in lessons.rows])
     settings = lessons.distill
     module = FakeQuantized(model.clone())
@@ -65,7 +65,11 @@ def distil(
         module,
         views,
         lambda logits, image, view: distillation(
-            logits, teacher[image, view], labels[image], temperature=settings.temperature, alpha=settings.alpha
+            logits,
+            torch.from_numpy(teacher[image, view]).float(),  # (B, K)
+            labels[image],
+            temperature=settings.temperature,
+            alpha=settings.alpha,
         ),
         Schedule(epochs, settings.batch, settings.lr * lr_share, 0.0, settings.seed),
         progress=progress,

@@ -157,7 +157,7 @@ def _validation(store: ObjectStore, dataset: Dataset, scores: Manifest, model: "
     rows = dataset.split("validation")
     pictures = _pictures(store, rows, size)
     truth = np.array([-1 if row.truth is None else row.truth for row in rows])
-    teacher = read_logits(store, scores, [row.image_id for row in rows], [0])[:, 0]
+    teacher = read_logits(store, scores, [row.image_id for row in rows], [0])[:, 0].astype(np.float32)
     return Validation(pictures, truth, teacher, Student(model.clone()).logits(pictures))
 
 
