@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     import openvino as ov
 
 
+OFF = 0.25  # a graph that is read wrongly is off by about 1; 0.02 to 0.12 was seen where it is right
+
+
 @dataclass(frozen=True)
 class Lessons:
     """What the student was distilled with; the rung sees the same views and the same answers."""
@@ -83,9 +86,10 @@ def _check(
 ) -> None:
     """The torch graph must answer as OpenVINO does, or something else than the deployed student would be trained."""
     ours, theirs = predict(module, pictures), Student(model.clone()).logits(pictures)
-    off = float(np.abs(ours - theirs).max() / max(float(np.ptp(theirs)), 1e-6))
-    if off > 0.1:
+    # A mean: a value between two levels may fall to either side, and a range with few levels makes much of it.
+    off = float(np.abs(ours - theirs).mean() / max(float(theirs.std()), 1e-6))
+    if not off <= OFF:
         raise TrainingError(
-            f"the int8 graph in torch is {off:.0%} of the logits' range off OpenVINO's answers, expected 10% at most; "
-            "set quantize.last_rung=ptq_full_bias_correction"
+            f"the int8 graph in torch is {off:.0%} of the logits' deviation off OpenVINO's answers, expected {OFF:.0%} "
+            "at most; set quantize.last_rung=ptq_full_bias_correction"
         )

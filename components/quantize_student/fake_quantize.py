@@ -122,7 +122,10 @@ def _fake_quantize(attributes: Attributes, inputs: list[Tensor]) -> Tensor:
     x, low, high, out_low, out_high = inputs
     last = attributes["levels"] - 1
     clipped = x.clamp(low, high)
-    level = torch.round((clipped - low) * (last / (high - low)))
+    span = (high - low).clamp(min=1e-30)  # a channel that is always 0 has a range of one value
+    # Scale and shift, as OpenVINO's CPU does it: a uint8 pixel often lies just between two levels, where the last bit
+    # of the arithmetic decides which.
+    level = torch.round(clipped * (last / span) - low * last / span)
     rounded: Tensor = level * ((out_high - out_low) / last) + out_low
     return clipped + (rounded - clipped).detach()
 
@@ -187,7 +190,7 @@ OPERATIONS: dict[str, Operation] = {
     "Concat": lambda a, x: torch.cat(x, a["axis"]),
     "Convert": _convert,
     "Convolution": _convolution,
-    "Divide": lambda _, x: x[0] / x[1],
+    "Divide": lambda _, x: x[0] * (1 / x[1]),  # as OpenVINO's CPU does it
     "FakeQuantize": _fake_quantize,
     "Gather": _gather,
     "GroupConvolution": _convolution,

@@ -122,11 +122,11 @@ def test_what_was_trained_is_what_is_deployed(copied: Home) -> None:
     module = FakeQuantized(quantized(fp32, pictures, full=False))
     before = predict(module, pictures)
     for weight in module.weights:
-        weight.data += 0.02 * weight.data.std() * weight.data.sign()
+        weight.data += 0.1 * weight.data.std() * weight.data.sign()
     ours = predict(module, pictures)
     theirs = Student(compressed(module.trained())).logits(pictures)
-    assert np.abs(ours - before).max() > 0.1, "the weights were changed"
-    assert np.abs(ours - theirs).max() < 0.05 * np.ptp(theirs)
+    assert np.abs(ours - theirs).mean() < np.abs(ours - before).mean() / 4, "nearer than without the training"
+    assert np.abs(ours - theirs).mean() < 0.1 * theirs.std()
 
 
 def test_equal_models_are_equal_bytes(copied: Home) -> None:
