@@ -28,8 +28,10 @@ SUBMITTER_VARIABLE = "EDGEDISTILL_SUBMITTER"  # pid of an embedded run's submitt
 _ROOT = Path(__file__).resolve().parent.parent
 _PACKAGES = ("edgedistill", "components", "serving")
 # How a step is run and where its bytes lie, not what it computes: an edit here must not train a student again.
+# Settings count by their values, which are part of the key.
 _PLUMBING = frozenset(
-    f"edgedistill.{name}" for name in ("errors", "progress", "steps", "storage", "storage_s3", "s3_requests")
+    f"edgedistill.{name}"
+    for name in ("ahead", "config", "errors", "progress", "s3_requests", "scratch", "steps", "storage", "storage_s3")
 )
 
 

@@ -5,7 +5,7 @@ import random
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -21,6 +21,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 _PASSING = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED")  # a server that restarts, hangs or is full
 _LONGEST_WAIT_S = 8.0  # between two tries
+_SLACK = 10  # times the probe's pace that a request may take
 # Another back end, or a GPU's TF32, moves a logit by less; other weights move it by far more (a twin that was trained
 # on the same data with another seed: by 20 % and more).
 TOLERANCE = 0.02  # of the spread of a picture's logits
@@ -34,7 +35,7 @@ class Endpoint:
     model: str  # name in the model repository
     size: int  # pixels
     classes: int
-    deadline_s: float = 30.0  # a try
+    deadline_s: float = 30.0  # a try; more where the probe shows that a teacher is slow
     patience_s: float = 60.0  # a request with all its tries; none begins later
 
 
@@ -99,8 +100,12 @@ async def ask(
     source = iter(batches)
     try:
         await check(client, endpoint, probe)
+        pace = await _pace(client, endpoint, probe)
         while drawn := await asyncio.to_thread(_draw, source):
             names, images = drawn
+            # The last of the requests in flight waits for all of them.
+            expected = pace * len(images) * in_flight
+            endpoint = replace(endpoint, deadline_s=max(endpoint.deadline_s, _SLACK * expected))
             waiting.append((names, asyncio.create_task(_infer(client, endpoint, images))))
             if len(waiting) >= in_flight:
                 for answer in await _collect(*waiting.popleft()):
@@ -113,6 +118,13 @@ async def ask(
             task.cancel()
         await asyncio.gather(*(task for _, task in waiting), return_exceptions=True)
         await client.close()
+
+
+async def _pace(client: InferenceServerClient, endpoint: Endpoint, probe: Probe) -> float:
+    """Seconds a picture: the probe again, now that the server is warm."""
+    began = time.perf_counter()
+    await _infer(client, endpoint, probe.images)
+    return (time.perf_counter() - began) / len(probe.images)
 
 
 async def _infer(client: InferenceServerClient, endpoint: Endpoint, images: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -116,7 +116,7 @@ def test_no_picture_is_drawn_long_before_it_is_asked_about(served: tuple[Server,
         nonlocal drawn
         for one in pictures(200):
             drawn += 1
-            ahead.append(drawn - 4 * max(0, teacher.requests - 1))
+            ahead.append(drawn - 4 * max(0, teacher.requests - 2))  # the probe is asked twice
             yield one
 
     assert len(everything(url, 200, source=counted())) == 200
@@ -138,7 +138,7 @@ def test_a_passing_failure_is_tried_again(served: tuple[Server, str], code: grpc
 def test_a_server_that_never_answers_ends_with_one_sentence_in_time(served: tuple[Server, str]) -> None:
     teacher, url = served
     release = threading.Event()
-    teacher.fault = lambda number, context: release.wait(30) if number > 3 else None
+    teacher.fault = lambda number, context: release.wait(30) if number > 4 else None
     began = time.monotonic()
     try:
         with pytest.raises(TeacherError, match=r"gave no answer in .* tries .* run the same command again"):
@@ -158,12 +158,22 @@ def test_a_server_that_accepts_and_says_nothing_ends_too() -> None:
         assert time.monotonic() - began < 10
 
 
+def test_a_slow_teacher_is_given_more_time(served: tuple[Server, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    teacher, url = served
+    teacher.fault = lambda number, context: time.sleep(0.2 if number <= 2 else 0.6)
+    assert len(everything(url, 8, deadline_s=0.4, patience_s=0.5)) == 8
+    teacher.requests = 0
+    monkeypatch.setattr(scorer, "_SLACK", 0)
+    with pytest.raises(TeacherError, match="gave no answer"):
+        everything(url, 8, deadline_s=0.4, patience_s=0.5)
+
+
 def test_what_is_refused_is_not_tried_again(served: tuple[Server, str]) -> None:
     teacher, url = served
-    teacher.fault = lambda number, context: context.abort(grpc.StatusCode.INVALID_ARGUMENT, "no") if number > 1 else 0
+    teacher.fault = lambda number, context: context.abort(grpc.StatusCode.INVALID_ARGUMENT, "no") if number > 2 else 0
     with pytest.raises(TeacherError, match="refused a request"):
         everything(url, 4)
-    assert teacher.requests == 2
+    assert teacher.requests == 3
 
 
 def test_another_model_is_refused_before_anything_is_asked(served: tuple[Server, str]) -> None:
