@@ -10,6 +10,7 @@ from edgedistill.cli_fleet import fleet
 from edgedistill.cli_gc import collect_garbage
 from edgedistill.cli_release import release
 from edgedistill.cli_runs import runs_group
+from edgedistill.cli_watch import watch
 from edgedistill.config import PRESETS, run_config, with_labels
 from edgedistill.errors import EdgeDistillError
 from edgedistill.place import Place, placed
@@ -75,5 +76,8 @@ def run(
     console.print(f"Report: {place.store}/runs/{record['run_id']}/report.html", soft_wrap=True)
 
 
-for group in (runs_group, collect_garbage, release, fleet):
+for group in (runs_group, collect_garbage, release, fleet, watch):
     cli.add_command(group)
+
+if __name__ == "__main__":
+    main()
