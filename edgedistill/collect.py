@@ -24,6 +24,7 @@ from edgedistill.runs import list_runs, read_record
 from edgedistill.steps import USED
 from edgedistill.storage import Entry, ObjectStore, canonical_json, digest
 
+STORED = "store:"  # before a setting that is a key
 DAY_S = 24 * 3600.0
 BATCH = 200  # objects removed between two looks at whether a step has begun
 _TARGETS = "releases/targets/"
@@ -201,6 +202,8 @@ def _names_of_runs(store: ObjectStore, keep: int | None) -> set[str]:
         names |= {step["key"] for step in record["steps"] if step.get("key")}
         names |= set(record["lineage"].values())
         names |= {record["dataset"]["revision"], record["teacher"]["digest"]}
+        # A setting may name an object, a teacher's map of classes for one; other texts of settings are no names.
+        names |= {text.removeprefix(STORED) for text in _texts(record["config"]) if text.startswith(STORED)}
     return names
 
 

@@ -44,6 +44,7 @@ def make_run(store: ObjectStore, number: int) -> dict[str, Manifest]:
     store.put(f"golden/{number}.json", golden)
     logits = np.eye(2, dtype=np.float32) * (number + 1)
     answers = write_answers(store, rows, np.array([0, 1]), {"teacher": logits, "student_int8": logits})
+    store.put(f"teachers/maps/{number}.csv", f"map {number}".encode())
     store.put(f"teachers/t/{number}/t/1/model.onnx", f"teacher {number}".encode())
     made = {
         "ingest_images": {"table": table, "revision": f"revision {number}", "rejects": None},
@@ -56,6 +57,7 @@ def make_run(store: ObjectStore, number: int) -> dict[str, Manifest]:
     record = {
         "steps": [{"name": name, "key": m.key} for name, m in steps.items()],
         "lineage": {},
+        "config": {"teacher": {"name": "demo", "labels": f"store:teachers/maps/{number}.csv"}},
         "dataset": {"revision": ""},
         "teacher": {"digest": ""},
     }
@@ -115,6 +117,8 @@ def test_of_the_runs_that_are_not_kept_only_their_own_objects_go(store: Director
     everything = {number: objects_of(store, number) for number in (1, 2, 3)}
     gone = collected(store, keep=1)
     assert whole(store, 3)
+    assert {f"teachers/maps/{number}.csv" for number in (1, 2)} <= gone
+    assert store.exists("teachers/maps/3.csv"), "only the run's settings name it"
     assert {key for key in gone if "/manifest" in key} == {
         key for number in (1, 2) for key in everything[number] if "/manifest" in key
     }
