@@ -84,7 +84,7 @@ def lines(
     x_scale = _Scale(min(xs), max(xs), LEFT, WIDTH - RIGHT)
     y_scale = _Scale(bounds[0], bounds[1], HEIGHT - BOTTOM, TOP, log=log)
     parts = [_grid(y_scale, show)]
-    for tick in x_scale.ticks():
+    for tick in (one for one in x_scale.ticks() if one == round(one)):  # an epoch is a whole number
         parts.append(_text(x_scale(tick), HEIGHT - BOTTOM + 15, f"{tick:g}", anchor="middle"))
     for one in series:
         at = " ".join(f"{x_scale(x)},{y_scale(y)}" for x, y in one.points)
