@@ -25,10 +25,11 @@ WORK = "work folders of runs that ended or were killed"
 @click.option(
     "--min-age", default="24h", show_default=True, help="What was written or used lately stays; 90s, 24h, 7d."
 )
+@click.option("--idle", is_flag=True, help="No run goes on: a step that was begun and not finished holds nothing back.")
 @click.option("--yes", is_flag=True, help="Remove; without it nothing is changed.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
 @placed
-def collect_garbage(keep_runs: int | None, min_age: str, yes: bool, as_json: bool, place: Place) -> None:
+def collect_garbage(keep_runs: int | None, min_age: str, idle: bool, yes: bool, as_json: bool, place: Place) -> None:
     """Remove what no kept run and no published release needs; without --yes only say what that is.
 
     Records, reports and signed releases always stay.
@@ -36,7 +37,7 @@ def collect_garbage(keep_runs: int | None, min_age: str, yes: bool, as_json: boo
     from edgedistill import collect
 
     age, store = _seconds(min_age), place.open()
-    made = collect.plan(store, keep_runs=keep_runs, min_age_s=age, roots=_memos(place.folder))
+    made = collect.plan(store, keep_runs=keep_runs, min_age_s=age, idle=idle, roots=_memos(place.folder))
     folders = list(_work_folders(place.folder, time.time() - age))
     found = {collect.KINDS[kind]: numbers for kind, numbers in made.by_kind().items()}
     if folders:

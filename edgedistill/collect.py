@@ -88,7 +88,12 @@ class _Made:
 
 
 def plan(
-    store: ObjectStore, *, keep_runs: int | None, min_age_s: float, roots: Iterable[Mapping[str, Any]] = ()
+    store: ObjectStore,
+    *,
+    keep_runs: int | None,
+    min_age_s: float,
+    idle: bool = False,
+    roots: Iterable[Mapping[str, Any]] = (),
 ) -> Plan:
     """Look at everything and decide; nothing is changed.
 
@@ -96,14 +101,15 @@ def plan(
         store: the object store.
         keep_runs: newest runs whose objects stay; None: all of them. Records and reports of all runs stay.
         min_age_s: what was written or used within these seconds stays.
+        idle: no run goes on, so a step that was begun and not finished has failed or was killed.
         roots: outputs of manifests that lie outside the store, and that somebody relies on.
     """
-    since = time.time() - min_age_s
+    now = time.time()
     entries = {entry.key: entry for entry in store.entries("")}
-    young = {key for key, entry in entries.items() if _last_use(entry) >= since}
+    young = {key for key, entry in entries.items() if min(_last_use(entry), now) > now - min_age_s}
     steps = _steps(entries)
     seen = frozenset(key for key in entries if key.startswith("steps/"))
-    if busy := _busy(steps, young):
+    if not idle and (busy := _busy(steps, young)):
         return Plan((), len(entries), busy, seen)
     names = _names_of_runs(store, keep_runs) | _names_of_releases(store, entries)
     kept = set(young)
@@ -188,7 +194,7 @@ def _busy(steps: Mapping[str, set[str]], young: set[str]) -> str | None:
             name = folder.split("/")[1]
             return (
                 f"step {name} was begun lately and is not finished, so nothing is removed; wait for its run, "
-                "or, when it was killed and nothing runs, give a shorter --min-age, for example --min-age 0s"
+                "or, when it failed or was killed and no run goes on, add --idle"
             )
     return None
 

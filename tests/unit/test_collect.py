@@ -231,6 +231,12 @@ def test_a_step_that_was_used_today_stays(store: DirectoryStore) -> None:
     assert not whole(store, 2)
 
 
+def test_without_any_age_a_mark_of_today_keeps_nothing(store: DirectoryStore) -> None:
+    Step(store, STEPS[0], digest(f"{STEPS[0]}1".encode())[:32]).find()
+    collected(store, keep=0, min_age_s=0)
+    assert not list(store.list("steps/"))
+
+
 def test_without_the_mark_it_would_go(store: DirectoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Step, "mark", lambda self: None)
     Step(store, STEPS[0], digest(f"{STEPS[0]}1".encode())[:32]).find()
@@ -248,9 +254,10 @@ def test_while_a_step_is_worked_on_nothing_goes(store: DirectoryStore) -> None:
     made = plan(store, keep_runs=0, min_age_s=collect.DAY_S)
     assert made.busy is not None
     assert "distill_student" in made.busy
-    with pytest.raises(CollectError, match="--min-age"):
+    with pytest.raises(CollectError, match="--idle"):
         remove(store, made)
     assert whole(store, 1)
+    assert plan(store, keep_runs=0, min_age_s=collect.DAY_S, idle=True).removals
     Step(store, "distill_student", "f" * 32).finish({})
     assert collected(store, keep=0)
 
