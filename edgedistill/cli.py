@@ -54,6 +54,7 @@ def run(
     """Run the pipeline: images and a teacher in, a signed int8 student out."""
     from edgedistill.demo import DEMO_SHARE
     from edgedistill.errors import ConfigError
+    from edgedistill.local_copy import local_report
     from kfp_pipelines.embedded import ask_local_node, run_embedded
 
     config = with_labels(run_config(preset, overrides), labeled_fraction, own=bool(data), overrides=overrides)
@@ -73,7 +74,8 @@ def run(
     console.print(results_table(record))
     expected = f", its label is {answer.expected!r}" if answer.expected else ""
     console.print(f"A local node serves release {answer.version}: {answer.source} is {answer.label!r}{expected}")
-    console.print(f"Report: {place.store}/runs/{record['run_id']}/report.html", soft_wrap=True)
+    report = local_report(place.open(), record["run_id"], place.folder / "reports")
+    console.print(f"Report: {report}", soft_wrap=True)
 
 
 for group in (runs_group, collect_garbage, release, fleet, watch):

@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from edgedistill.errors import ConfigError, EdgeDistillError
+from edgedistill.errors import ConfigError, EdgeDistillError, StorageError
 from edgedistill.runs import FAILED, FINISHED, INTERRUPTED, UNFINISHED, now
 from edgedistill.storage import ObjectStore, pretty_json
 
@@ -50,7 +50,8 @@ def recording(
         status = INTERRUPTED if isinstance(error, KeyboardInterrupt) else FAILED
         said = "interrupted; the same command goes on from what is complete" if status == INTERRUPTED else str(error)
         message = said if ours or status == INTERRUPTED else f"{type(error).__name__}: {said}"
-        _end(store, {**begun, "status": status, "finished": now(), "step": failed or last, "message": message})
+        with contextlib.suppress(StorageError):  # a store that is away is often the reason, and that is what is raised
+            _end(store, {**begun, "status": status, "finished": now(), "step": failed or last, "message": message})
         raise
 
 

@@ -23,7 +23,8 @@ class Place:
     @property
     def store(self) -> str:
         """Fit for open_store, whatever the working directory is."""
-        return self.address or str((self.folder / "store").resolve())
+        address = self.address or str(self.folder / "store")
+        return address if "://" in address else str(Path(address).resolve())
 
     @property
     def keys(self) -> Path:
@@ -41,7 +42,7 @@ def placed(command: Callable[..., Any]) -> Callable[..., Any]:
     @click.option(
         "--home", type=click.Path(path_type=Path), default=HOME, show_default=True, help="Folder of the embedded runs."
     )
-    @click.option("--store", envvar="EDGEDISTILL_STORE", help="Object store; else a folder in --home.")
+    @click.option("--store", envvar="EDGEDISTILL_STORE", help="Folder or s3://bucket[/prefix]; else in --home.")
     @functools.wraps(command)
     def with_place(*, home: Path, store: str | None, **arguments: Any) -> Any:
         return command(place=Place(home, store), **arguments)

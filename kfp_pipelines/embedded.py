@@ -1,4 +1,4 @@
-"""The whole way on one machine: a directory as store, Triton on loopback, kfp's local runner, a local node."""
+"""The whole way on one machine: a folder or a bucket as store, Triton on loopback, kfp's local runner, a local node."""
 
 import re
 import subprocess
@@ -20,8 +20,10 @@ from edgedistill.demo import write_demo
 from edgedistill.errors import NodeError
 from edgedistill.history import recording
 from edgedistill.images import encode_png
+from edgedistill.local_copy import local_releases
 from edgedistill.place import Place
 from edgedistill.runs import new_run_id, now, read_record
+from edgedistill.signing import TIMESTAMP
 from edgedistill.steps import Manifest, Step, fingerprint, read_manifest
 from edgedistill.storage import ObjectStore, canonical_json, digest
 from kfp_pipelines.submit import Event, Workplace, run_local
@@ -62,6 +64,7 @@ def run_embedded(
     Raises:
         EdgeDistillError: a step failed, or a gate was missed.
     """
+    place.open().exists(TIMESTAMP)  # what is wrong with the address or the credentials is said before any work
     run_id = new_run_id()
     with recording(place.open(), run_id=run_id, target="local", config=asdict(config), on_event=on_event) as seen:
         return _run(place, config, run_id, data=data, teacher=teacher, demo_share=demo_share, on_event=seen)
@@ -115,9 +118,11 @@ def ask_local_node(place: Place, record: dict[str, Any]) -> Answer:
     """
     store = place.open()
     release = record["release"]
-    command = [sys.executable, "-m", "edge.node", "--releases", f"{place.store}/releases"]
-    command += ["--root", f"{place.store}/releases/metadata/1.root.json", "--state", str(place.folder / "node")]
-    command += ["--name", release["name"], "--version", str(release["version"]), "--node-name", "local"]
+    name, version = release["name"], release["version"]
+    releases = local_releases(store, place.folder / "releases", name=name, version=version)
+    command = [sys.executable, "-m", "edge.node", "--releases", str(releases)]
+    command += ["--root", str(releases / "metadata" / "1.root.json"), "--state", str(place.folder / "node")]
+    command += ["--name", name, "--version", str(version), "--node-name", "local"]
     command += ["--http-port", "0", "--grpc-port", "0", "--poll-s", "0.2"]
     log = place.folder / "node.log"
     with log.open("ab") as sink:
@@ -182,6 +187,7 @@ def _train_teacher(
     }
     code = fingerprint("components.train_teacher.run", ("torch", "onnx", "onnxscript"))
     memo = images.parent / f"teacher-{digest(canonical_json([arguments, code]))[:32]}.json"
+    # The store may have been emptied, or be another one of the same name, since the memo was written.
     if not memo.exists() or not place.open().exists(read_manifest(memo).outputs["onnx"]):
         with work.occupied():
             run_local("teacher", arguments, work, on_event=on_event)
