@@ -1,6 +1,7 @@
 """The `edgedistill` command. Each sub-command imports what it needs when it runs, so `--help` is quick."""
 
 import sys
+from pathlib import Path
 
 import click
 from rich.console import Console
@@ -38,7 +39,12 @@ def cli() -> None:
 
 @cli.command()
 @click.option("--data", help="Folder, tar, .csv or .parquet of images, or torchvision:NAME; else the demo.")
-@click.option("--teacher", help="ONNX file of the teacher; else the demo's, trained on somebody else's images.")
+@click.option("--teacher", help="FILE.onnx, timm:NAME[@FILE] or torchvision:NAME[@FILE]; else one is trained.")
+@click.option(
+    "--teacher-labels",
+    type=click.Path(path_type=Path),
+    help="CSV of teacher,class: which of the teacher's classes make each of yours.",
+)
 @click.option("--preset", default="cpu", show_default=True, help=f"One of {', '.join(PRESETS)}.")
 @click.option("--set", "overrides", multiple=True, metavar="STEP.FIELD=VALUE", help="One setting, repeatable.")
 @click.option("--labeled-fraction", type=float, help="Share of the training labels that may be used; all of your own.")
@@ -46,6 +52,7 @@ def cli() -> None:
 def run(
     data: str | None,
     teacher: str | None,
+    teacher_labels: Path | None,
     preset: str,
     overrides: tuple[str, ...],
     labeled_fraction: float | None,
@@ -53,25 +60,27 @@ def run(
 ) -> None:
     """Run the pipeline: images and a teacher in, a signed int8 student out."""
     from edgedistill.demo import DEMO_SHARE
-    from edgedistill.errors import ConfigError
     from edgedistill.local_copy import local_report
     from kfp_pipelines.embedded import ask_local_node, run_embedded
 
-    config = with_labels(run_config(preset, overrides), labeled_fraction, own=bool(data), overrides=overrides)
-    if data and not teacher:
-        raise ConfigError("--data needs a teacher of the same classes; give one with --teacher FILE.onnx")
+    config = with_labels(
+        run_config(preset, overrides, own_data=bool(data)), labeled_fraction, own=bool(data), overrides=overrides
+    )
     with StepBars() as bars:
         record = run_embedded(
             place,
             config,
             data=data,
             teacher=teacher,
+            teacher_labels=teacher_labels,
             demo_share=DEMO_SHARE.get(preset, 1.0),
             on_event=bars.show,
         )
     answer = ask_local_node(place, record)
     console = Console()
     console.print(results_table(record))
+    for note in record["notes"]:
+        console.print(f"Note: {note}", soft_wrap=True)
     expected = f", its label is {answer.expected!r}" if answer.expected else ""
     console.print(f"A local node serves release {answer.version}: {answer.source} is {answer.label!r}{expected}")
     report = local_report(place.open(), record["run_id"], place.folder / "reports")

@@ -9,6 +9,21 @@ from edgedistill.errors import ConfigError
 T = TypeVar("T")
 
 
+# The peak lr of AdamW by the beginning of an architecture's name: measured, see docs/students.md.
+LEARNING_RATES = {
+    "edge_cnn": 4e-3,
+    "wide_cnn": 3e-3,
+    "torchvision:squeezenet": 4e-4,
+    "torchvision:mobilenet": 4e-3,
+    "": 1e-3,
+}
+
+
+def learning_rate(arch: str, lr: float = 0.0) -> float:
+    """`lr`, or the architecture's own where it is 0."""
+    return lr or next(value for start, value in LEARNING_RATES.items() if arch.startswith(start))
+
+
 @dataclass(frozen=True)
 class IngestConfig:
     name: str = "demo"  # of the data set, and of the releases made from it
@@ -21,8 +36,11 @@ class IngestConfig:
 @dataclass(frozen=True)
 class TeacherConfig:
     name: str = "demo-teacher"
-    mean: tuple[float, ...] = (0.5, 0.5, 0.5)  # of a float teacher's input, on a 0-1 scale; unused when it takes uint8
-    std: tuple[float, ...] = (0.5, 0.5, 0.5)
+    mean: tuple[float, ...] = ()  # of a float teacher's input, on a 0-1 scale; (): the library's, 0.5 for an ONNX file
+    std: tuple[float, ...] = ()  # likewise
+    size: int = 0  # pixels; 0: the teacher's own
+    crop: float = 1.0  # share of the side that the teacher sees, cut from the middle of a view
+    labels: str = ""  # CSV file (or store:KEY) that maps the teacher's classes onto the student's
 
 
 @dataclass(frozen=True)
@@ -38,11 +56,11 @@ class ScoreConfig:
 
 @dataclass(frozen=True)
 class DistillConfig:
-    arch: str = "edge_cnn"  # a name in edgedistill.models.ARCHITECTURES, or torchvision:NAME
+    arch: str = "edge_cnn"  # edge_cnn, wide_cnn, torchvision:NAME or timm:NAME
     size: int = 28  # pixels; the student's input is size x size
     epochs: int = 24
     batch: int = 64
-    lr: float = 4e-3
+    lr: float = 0.0  # the peak; 0: the architecture's own, see LEARNING_RATES
     weight_decay: float = 5e-2
     temperature: float = 4.0
     alpha: float = 0.1  # weight of the labelled images' cross-entropy beside the distillation loss
@@ -77,7 +95,7 @@ class TrainTeacherConfig:
     size: int = 28
     epochs: int = 8
     batch: int = 64
-    lr: float = 3e-3
+    lr: float = 0.0  # likewise
     weight_decay: float = 5e-2
     seed: int = 0
 
@@ -94,15 +112,40 @@ class RunConfig:
     train_teacher: TrainTeacherConfig = field(default_factory=TrainTeacherConfig)
 
 
-# tiny: the same code in seconds, for tests; cpu: the demo on two cores.
+_TINY_GATES = QuantizeConfig(calibration=40, max_lost_count=10, min_agreement=0.5, enough_agreement=0.9)
+
+# tiny: the same code in seconds, for tests; cpu: minutes on two cores; full: as good as it gets. docs/students.md shows
+# them in one table. The demo is small grey digits ...
 PRESETS = {
     "tiny": RunConfig(
         score=ScoreConfig(views=3, buckets=4),
         distill=DistillConfig(epochs=10, batch=16),
-        quantize=QuantizeConfig(calibration=40, max_lost_count=10, min_agreement=0.5, enough_agreement=0.9),
+        quantize=_TINY_GATES,
         train_teacher=TrainTeacherConfig(epochs=10, batch=16),
     ),
     "cpu": RunConfig(),
+    "full": RunConfig(
+        score=ScoreConfig(views=24), distill=DistillConfig(epochs=60), train_teacher=TrainTeacherConfig(epochs=16)
+    ),
+}
+# ... and the user's own images are taken for photos.
+OWN = {
+    "tiny": RunConfig(
+        score=ScoreConfig(policy="photos", views=3, buckets=4),
+        distill=DistillConfig(size=64, epochs=10, batch=16),
+        quantize=_TINY_GATES,
+        train_teacher=TrainTeacherConfig(size=64, epochs=10, batch=16),
+    ),
+    "cpu": RunConfig(
+        score=ScoreConfig(policy="photos", views=8),
+        distill=DistillConfig(arch="torchvision:mobilenet_v3_small", size=128, epochs=30),
+        train_teacher=TrainTeacherConfig(size=96, epochs=20),
+    ),
+    "full": RunConfig(
+        score=ScoreConfig(policy="photos", views=24, buckets=64),
+        distill=DistillConfig(arch="torchvision:mobilenet_v3_small", size=224, epochs=100),
+        train_teacher=TrainTeacherConfig(arch="timm:xception41", size=224, epochs=60, batch=32),
+    ),
 }
 
 
@@ -119,15 +162,15 @@ def load(kind: type[T], values: Mapping[str, Any]) -> T:
     return kind(**{name: _cast(f"{kind.__name__}.{name}", value, hints[name]) for name, value in values.items()})
 
 
-def run_config(preset: str, overrides: Iterable[str] = ()) -> RunConfig:
-    """The preset with `step.field=value` overrides.
+def run_config(preset: str, overrides: Iterable[str] = (), *, own_data: bool = False) -> RunConfig:
+    """The preset, the demo's or the one for the user's own images, with `step.field=value` overrides.
 
     Raises:
         ConfigError: an unknown preset, step or field, or a value of the wrong kind.
     """
     if preset not in PRESETS:
         raise ConfigError(f"unknown preset {preset!r}; expected one of {', '.join(PRESETS)}")
-    config = PRESETS[preset]
+    config = (OWN if own_data else PRESETS)[preset]
     for override in overrides:
         path, separator, text = override.partition("=")
         step, dot, name = path.partition(".")
@@ -165,7 +208,7 @@ def _cast(name: str, value: Any, kind: Any) -> Any:
             return {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}[str(value).lower()]
         if kind in (float, str):
             return kind(value)
-        parts = value.split(",") if isinstance(value, str) else value
+        parts = filter(None, value.split(",")) if isinstance(value, str) else value
         return tuple(float(part) for part in parts)
     except (KeyError, TypeError, ValueError):
         raise ConfigError(f"{name} = {value!r} is no {getattr(kind, '__name__', 'list of numbers')}") from None

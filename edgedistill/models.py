@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from edgedistill.errors import ConfigError
 
+LEAST_SIZE, MOST_SIZE = 28, 299  # pixels
 MEAN, STD = 0.5, 0.5  # of our own students, on a 0-1 scale; the graph holds them
 
 
@@ -47,23 +48,80 @@ def wide_cnn(classes: int, width: int = 20) -> nn.Module:
 ARCHITECTURES: dict[str, Callable[[int], nn.Module]] = {"edge_cnn": edge_cnn, "wide_cnn": wide_cnn}
 
 
-def build(arch: str, classes: int) -> nn.Module:
-    """A fresh module: one of ARCHITECTURES, or `torchvision:NAME` without pretrained weights.
+def build(arch: str, classes: int, *, size: int | None = None) -> nn.Module:
+    """A fresh module: one of ARCHITECTURES, or `torchvision:NAME` or `timm:NAME` without pretrained weights.
+
+    Args:
+        arch: its name.
+        classes: K.
+        size: pixels; given, the module is tried on them.
 
     Raises:
-        ConfigError: no such architecture.
+        ConfigError: no such architecture, or one that cannot take pictures of that size.
     """
+    if size is not None and not LEAST_SIZE <= size <= MOST_SIZE:
+        raise ConfigError(f"a student of {size} px; expected {LEAST_SIZE} to {MOST_SIZE}, --set distill.size=64")
+    library, _, name = arch.partition(":")
     if arch in ARCHITECTURES:
-        return ARCHITECTURES[arch](classes)
-    if arch.startswith("torchvision:"):
-        from torchvision.models import get_model, list_models  # slow to import, and rarely wanted
+        module = ARCHITECTURES[arch](classes)
+    elif library in _LIBRARIES and name:
+        module = _LIBRARIES[library](name, classes)
+        _adapt(module)
+    else:
+        known = ", ".join(ARCHITECTURES)
+        raise ConfigError(f"unknown architecture {arch!r}; expected one of {known}, torchvision:NAME or timm:NAME")
+    if size is not None:
+        _try(module, arch, classes, size)
+    return module
 
-        name = arch.removeprefix("torchvision:")
-        if name in list_models():
-            module: nn.Module = get_model(name, weights=None, num_classes=classes)
-            return module
-    known = ", ".join(ARCHITECTURES)
-    raise ConfigError(f"unknown architecture {arch!r}; expected one of {known}, or torchvision:NAME")
+
+def _torchvision(name: str, classes: int) -> nn.Module:
+    from torchvision import models  # slow to import, and rarely wanted
+
+    if name not in models.list_models(module=models):
+        raise ConfigError(
+            f"torchvision has no image classifier {name!r}; squeezenet1_1 and mobilenet_v3_small are small"
+        )
+    # These two answer from auxiliary heads too while they train, and take long to initialise.
+    plain = {"aux_logits": False, "init_weights": True} if name in ("googlenet", "inception_v3") else {}
+    module: nn.Module = models.get_model(name, weights=None, num_classes=classes, **plain)
+    return module
+
+
+def _timm(name: str, classes: int) -> nn.Module:
+    import timm
+
+    if not timm.is_model(name.partition(".")[0]):
+        raise ConfigError(f"timm has no image classifier {name!r}; mobilenetv3_small_050 is small")
+    module: nn.Module = timm.create_model(name, pretrained=False, num_classes=classes)
+    return module
+
+
+_LIBRARIES: dict[str, Callable[[str, int], nn.Module]] = {"torchvision": _torchvision, "timm": _timm}
+
+
+def _adapt(module: nn.Module) -> None:
+    """Make a library's net fit for a short training from nothing."""
+    for part in module.modules():
+        # torchvision's MobileNetV3 averages over 100 batches: after a few hundred steps its statistics are still those
+        # of the start, and a net that trains to a loss of 0.01 answers at random.
+        if isinstance(part, nn.BatchNorm2d) and part.momentum is not None:
+            part.momentum = max(part.momentum, 0.1)
+    head = getattr(module, "classifier", None)
+    # SqueezeNet ends in ReLU and a mean: logits that cannot be negative cannot follow a teacher's.
+    if isinstance(head, nn.Sequential) and len(head) == 4 and isinstance(head[2], nn.ReLU):
+        head[2] = nn.Identity()
+
+
+def _try(module: nn.Module, arch: str, classes: int, size: int) -> None:
+    try:
+        with torch.no_grad():
+            shape = tuple(module.eval()(torch.zeros(2, 3, size, size)).shape)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(f"{arch} cannot take {size} px ({reason}); try a larger --set distill.size") from error
+    if shape != (2, classes):
+        raise ConfigError(f"{arch} answers {shape} to two pictures; expected (2, {classes}), take another architecture")
 
 
 def normalise(pixels: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from components.deploy_teacher.run import LOCAL
 from components.ingest_images.sources import absolute
-from components.publish_teacher.run import STORED
+from components.publish_teacher.run import STORED, absolute_teacher, read_map_file
 from edgedistill.config import IngestConfig, RunConfig
 from edgedistill.dataset import read_dataset, read_pixels
 from edgedistill.demo import write_demo
@@ -48,6 +48,7 @@ def run_embedded(
     *,
     data: str | None,
     teacher: str | None,
+    teacher_labels: Path | None = None,
     demo_share: float,
     on_event: Callable[[Event], None],
 ) -> dict[str, Any]:
@@ -57,7 +58,9 @@ def run_embedded(
         place: folder of the embedded runs.
         config: the run's settings.
         data: the user's images, in one of the forms of docs/data.md; None: the built-in demo.
-        teacher: path of an ONNX file; None: the demo's teacher, trained on somebody else's images.
+        teacher: path of an ONNX file, or timm:NAME[@FILE] or torchvision:NAME[@FILE]; None: the demo's teacher, trained
+            on somebody else's images, or one trained on the labelled part of the user's.
+        teacher_labels: CSV of teacher,class; None: the teacher's classes are the data set's.
         demo_share: share of the demo's images, for tests.
         on_event: called with each line of progress.
 
@@ -65,6 +68,8 @@ def run_embedded(
         EdgeDistillError: a step failed, or a gate was missed.
     """
     place.open().exists(TIMESTAMP)  # what is wrong with the address or the credentials is said before any work
+    if teacher_labels:
+        config = _with_map(place, config, teacher_labels)
     run_id = new_run_id()
     with recording(place.open(), run_id=run_id, target="local", config=asdict(config), on_event=on_event) as seen:
         return _run(place, config, run_id, data=data, teacher=teacher, demo_share=demo_share, on_event=seen)
@@ -82,17 +87,19 @@ def _run(
 ) -> dict[str, Any]:
     images = absolute(data) if data else ""
     work = Workplace((place.folder / "work" / run_id).resolve())
-    demo = write_demo(place.folder / "demo" / f"{demo_share:g}", share=demo_share) if not (data and teacher) else None
+    demo = None if data else write_demo(place.folder / "demo" / f"{demo_share:g}", share=demo_share)
     labels_used = 0
     if teacher is None:
-        assert demo is not None
-        made = _train_teacher(place, config, demo.theirs, work, on_event)
+        if demo:
+            made = _demo_teacher(place, config, demo.theirs, work, on_event)
+        else:
+            made = _own_teacher(place, config, images, work, on_event)
         teacher, labels_used = f"{STORED}{made.outputs['onnx']}", made.outputs["labels_used"]
     with work.occupied(), hosting(work.scratch) as (_, socket):
         arguments = {
             "store": place.store,
             "data": images or (str(demo.ours.resolve()) if demo else ""),
-            "teacher": teacher if teacher.startswith(STORED) else str(Path(teacher).resolve()),
+            "teacher": absolute_teacher(teacher),
             "host": f"{LOCAL}{socket}",
             "keys": str(place.keys),
             "run_id": run_id,
@@ -155,7 +162,7 @@ def _ask(url: str, store: ObjectStore, record: dict[str, Any], log: Path) -> Ans
         picture = store.get(row.key) if row.key.endswith((".jpg", ".png")) else encode_png(read_pixels(store, row))
         tensor.set_data_from_numpy(np.array([picture], dtype=np.object_))
         answer = client.infer(release["name"], [tensor])
-    classes = images.outputs["classes"]
+    classes = record["labels"]
     label = classes[int(answer.as_numpy("logits").argmax())]
     truth = None if row.truth is None else classes[row.truth]
     return Answer(row.source, truth, label, int(answer.get_response().model_version))
@@ -170,7 +177,31 @@ def _ingested(store: ObjectStore, record: dict[str, Any]) -> Manifest:
     raise NodeError(f"revision {record['dataset']['revision'][:12]} is not in the store; run the pipeline again")
 
 
-def _train_teacher(
+def _with_map(place: Place, config: RunConfig, path: Path) -> RunConfig:
+    """The map goes into the store: a step elsewhere reads it, and the run's settings name its content."""
+    text = read_map_file(path).encode()
+    key = f"teachers/maps/{digest(text)}.csv"
+    place.open().put(key, text)
+    return replace(config, teacher=replace(config.teacher, labels=f"{STORED}{key}"))
+
+
+def _own_teacher(
+    place: Place, config: RunConfig, images: str, work: Workplace, on_event: Callable[[Event], None]
+) -> Manifest:
+    """A teacher of the user's own labels, of the very revision that the distillation then uses."""
+    arguments = {
+        "store": place.store,
+        "data": images,
+        "policy": config.score.policy,
+        "ingest": asdict(config.ingest),
+        "train": asdict(config.train_teacher),
+    }
+    with work.occupied():
+        run_local("teacher", arguments, work, on_event=on_event)
+    return read_manifest(max(work.outputs.glob("edgedistill-teacher-*/train-teacher/model")))
+
+
+def _demo_teacher(
     place: Place, config: RunConfig, images: Path, work: Workplace, on_event: Callable[[Event], None]
 ) -> Manifest:
     """The demo's teacher: somebody else's images, all labelled, nothing held out.

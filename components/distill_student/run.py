@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from edgedistill.config import DistillConfig, ScoreConfig, load
+from edgedistill.config import DistillConfig, ScoreConfig, learning_rate, load
 from edgedistill.dataset import Dataset, ImageRow, read_dataset
 from edgedistill.errors import DatasetError
 from edgedistill.metrics import agreement, top_k
@@ -46,10 +46,12 @@ def run(
 
     Returns:
         outputs: weights (key, safetensors), model (fp32 OpenVINO: keys xml and bin, size_bytes), arch, size,
-        classes, mode, parameters, history (one entry an epoch).
+        classes, mode, parameters, lr, history (one entry an epoch), notes. Of a vanilla twin without any label only
+        mode, and model null.
 
     Raises:
-        DatasetError: no label for the vanilla twin, or scores of another revision.
+        ConfigError: no such architecture, or one that cannot take the size.
+        DatasetError: no training image, or scores of another revision.
         TeacherError: scores of another teacher, policy or number of views.
         TrainingError: the loss is no finite number.
     """
@@ -74,7 +76,9 @@ def run(
     from edgedistill.models import parameters
 
     dataset = read_dataset(objects, images)
-    module, history = _train(step, dataset, scores, policy, mode, settings, progress)
+    if mode == "vanilla" and not dataset.labeled:
+        return step.finish({"mode": mode, "model": None})
+    module, history, notes = _train(step, dataset, scores, policy, mode, settings, progress)
     weights = save({name: tensor.contiguous() for name, tensor in module.state_dict().items()})
     key = f"students/{digest(weights)}.safetensors"
     objects.put(key, weights)
@@ -83,10 +87,12 @@ def run(
         "model": store_model(objects, to_openvino(module, settings.size)),
         "arch": settings.arch,
         "size": settings.size,
-        "classes": len(dataset.classes),
+        "classes": len(scores.outputs["labels"]),
         "mode": mode,
         "parameters": parameters(module),
+        "lr": learning_rate(settings.arch, settings.lr),
         "history": history,
+        "notes": notes,
     }
     done = step.finish(outputs)
     for checkpoint in list(objects.list(_checkpoint_prefix(step))):
@@ -102,8 +108,8 @@ def _train(
     mode: str,
     settings: DistillConfig,
     progress: Progress,
-) -> tuple[Any, list[dict[str, float | None]]]:
-    """The trained module, and its curves on validation."""
+) -> tuple[Any, list[dict[str, float | None]], list[str]]:
+    """The trained module, its curves on validation, and sentences about what went wrong."""
     import torch
 
     from edgedistill.models import build
@@ -117,7 +123,7 @@ def _train(
     views = render_views(step.store, rows, policy, views=numbers, size=settings.size)
     held_out = render_views(step.store, dataset.split("validation"), policy, views=[0], size=settings.size)[:, 0]
     torch.manual_seed(settings.seed)
-    module = build(settings.arch, len(dataset.classes))
+    module = build(settings.arch, len(scores.outputs["labels"]), size=settings.size)
     measure = _measure(step.store, scores, dataset.split("validation"))
     history: list[dict[str, float | None]] = []
 
@@ -129,14 +135,26 @@ def _train(
         module,
         views,
         _loss(step.store, scores, rows, mode, settings),
-        Schedule(settings.epochs, settings.batch, settings.lr, settings.weight_decay, settings.seed),
+        Schedule(
+            settings.epochs,
+            settings.batch,
+            learning_rate(settings.arch, settings.lr),
+            settings.weight_decay,
+            settings.seed,
+        ),
         progress=progress,
         note=mode,
         steps_per_epoch=math.ceil(len(dataset.split("train")) / settings.batch),
         checkpoint=_checkpoints(step, history),
         on_epoch=on_epoch,
     )
-    return module, history
+    notes = []
+    if len(held_out) > 1 and len(set(predict(module, held_out).argmax(axis=1).tolist())) == 1:
+        notes.append(
+            f"the {mode} gives one answer to all {len(held_out):,} validation images: it learned nothing; give it more "
+            "images or epochs, or a smaller --set distill.lr"
+        )
+    return module, history, notes
 
 
 def _loss(

@@ -80,7 +80,7 @@ def run(
             created=plan["created"],
             model_xml=objects.get(models.outputs["int8"]["xml"]),
             model_bin=objects.get(models.outputs["int8"]["bin"]),
-            labels=images.outputs["classes"],
+            labels=teacher.outputs["labels"],
             size=models.outputs["size"],
             golden=_golden(objects, evaluation),
             metrics=evaluation.outputs["metrics"],

@@ -51,7 +51,7 @@ def run(
         progress: told after each request.
 
     Returns:
-        outputs: parts (keys), policy, views, teacher (digest).
+        outputs: parts (keys), policy, views, teacher (digest), labels (class names).
         measured: images_per_s of this scoring, in_process_images_per_s of the bare loop, their ratio, server, and
         asked (views that were not known).
 
@@ -66,6 +66,7 @@ def run(
         "policy": plan.outputs["policy"],
         "views": settings.views,
         "teacher": teacher.outputs["digest"],
+        "labels": teacher.outputs["labels"],
     }
     head = Step(objects, "score_teacher", digest(canonical_json(outputs))[:32])
     head.mark()

@@ -1,16 +1,19 @@
 """Train a teacher on the labelled part of a data set, and write it as ONNX with a float input, as others would."""
 
+import json
+from collections import Counter
 from dataclasses import asdict
 from typing import Any
 
-from edgedistill.config import TrainTeacherConfig, load
-from edgedistill.dataset import read_dataset
+from edgedistill.config import TrainTeacherConfig, learning_rate, load
+from edgedistill.dataset import Dataset, ImageRow, read_dataset
 from edgedistill.errors import DatasetError
 from edgedistill.progress import Progress
 from edgedistill.steps import Manifest, Step
 from edgedistill.storage import digest, open_store
 
 VIEWS = 9  # random views an image, beside the centre view
+LEAST = 2  # labelled training images of each class
 
 
 def run(*, store: str, images: Manifest, policy: str, config: dict[str, Any], progress: Progress) -> Manifest:
@@ -27,7 +30,7 @@ def run(*, store: str, images: Manifest, policy: str, config: dict[str, Any], pr
         outputs: onnx (key of the model in the store), labels_used, classes, size, mean, std.
 
     Raises:
-        DatasetError: no labelled image.
+        DatasetError: fewer than two classes, or fewer than LEAST labelled training images of one.
         TrainingError: the loss is no finite number.
     """
     settings = load(TrainTeacherConfig, config)
@@ -48,18 +51,16 @@ def run(*, store: str, images: Manifest, policy: str, config: dict[str, Any], pr
     from edgedistill.models import MEAN, STD, build
     from edgedistill.training import Schedule, fit, render_views
     from edgedistill.views import policy_named
+    from serving.onnx_export import LABELS_USED, REVISION, to_onnx
 
     dataset = read_dataset(objects, images)
-    rows = dataset.labeled
-    if not rows:
-        raise DatasetError(
-            f"data set {dataset.name!r} has no labelled image to train a teacher on; give --teacher FILE"
-        )
+    rows = _labelled(dataset)
     labels = torch.tensor([row.label for row in rows])
     views = render_views(objects, rows, policy_named(policy), views=range(VIEWS + 1), size=settings.size)
     torch.manual_seed(settings.seed)
-    module = build(settings.arch, len(dataset.classes))
-    schedule = Schedule(settings.epochs, settings.batch, settings.lr, settings.weight_decay, settings.seed)
+    module = build(settings.arch, len(dataset.classes), size=settings.size)
+    lr = learning_rate(settings.arch, settings.lr)
+    schedule = Schedule(settings.epochs, settings.batch, lr, settings.weight_decay, settings.seed)
     fit(
         module,
         views,
@@ -68,25 +69,25 @@ def run(*, store: str, images: Manifest, policy: str, config: dict[str, Any], pr
         progress=progress,
         note="teacher",
     )
-    model = _to_onnx(module, settings.size)
+    about = {"labels": json.dumps(dataset.classes), REVISION: images.outputs["revision"], LABELS_USED: str(len(rows))}
+    model = to_onnx(module, settings.size, about)
     key = f"models/{digest(model)}.onnx"
     objects.put(key, model)
     outputs = {"onnx": key, "labels_used": len(rows), "classes": list(dataset.classes), "size": settings.size}
     return step.finish(outputs | {"mean": [MEAN] * 3, "std": [STD] * 3, "settings": asdict(settings)})
 
 
-def _to_onnx(module: Any, size: int) -> bytes:
-    import torch
-
-    batch = torch.export.Dim("batch", min=1, max=1024)
-    program = torch.onnx.export(
-        module.eval().to(memory_format=torch.contiguous_format),
-        (torch.zeros(2, 3, size, size),),
-        input_names=["input"],
-        output_names=["logits"],
-        dynamic_shapes=({0: batch},),
-        dynamo=True,
-        verbose=False,
-    )
-    assert program is not None  # it is None only when a file name is given
-    return bytes(program.model_proto.SerializeToString())
+def _labelled(dataset: Dataset) -> tuple[ImageRow, ...]:
+    """The labelled part of the training split alone; validation and test stay unseen."""
+    hint = "give --teacher FILE, or label more images"
+    if len(dataset.classes) < 2:
+        raise DatasetError(f"data set {dataset.name!r} has no labels to train a teacher on; {hint}")
+    rows = dataset.labeled
+    counts = Counter(row.label for row in rows)
+    poorest = min(range(len(dataset.classes)), key=lambda label: counts[label])
+    if counts[poorest] < LEAST:
+        raise DatasetError(
+            f"class {dataset.classes[poorest]!r} has {counts[poorest]} labelled training images, a teacher trained "
+            f"here needs {LEAST} of each; {hint}, or raise --labeled-fraction"
+        )
+    return rows

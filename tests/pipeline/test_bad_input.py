@@ -32,8 +32,10 @@ def teacher(finished: Home) -> Path:
     return next((finished.store / "models").glob("*.onnx"))
 
 
-def test_data_without_a_teacher(copied: Home, images: Path) -> None:
-    assert "--teacher FILE.onnx" in refused(copied, "--data", str(images))
+def test_too_few_labels_for_a_teacher(copied: Home, images: Path) -> None:
+    said = refused(copied, "--data", str(images), "--labeled-fraction", "0.05")
+    assert "1 labelled training images" in said
+    assert "--teacher FILE" in said
 
 
 def test_a_folder_that_is_not_there(copied: Home, teacher: Path, tmp_path: Path) -> None:
@@ -62,6 +64,7 @@ def test_a_teacher_that_is_no_model(copied: Home, images: Path, tmp_path: Path) 
 
 def test_a_teacher_of_other_classes(copied: Home, images: Path, teacher: Path) -> None:
     shutil.rmtree(images / "9")
+    (images / "8").rename(images / "eight")
     said = refused(copied, "--data", str(images), "--teacher", str(teacher))
     assert "10" in said
     assert "9" in said

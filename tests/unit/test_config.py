@@ -14,9 +14,10 @@ def _floats(value: Any) -> Any:
     return float(value) if isinstance(value, int) else value
 
 
+@pytest.mark.parametrize("own", [False, True])
 @pytest.mark.parametrize("preset", PRESETS)
-def test_settings_survive_kubeflows_floats(preset: str) -> None:
-    settings = run_config(preset).distill
+def test_settings_survive_kubeflows_floats(preset: str, own: bool) -> None:
+    settings = run_config(preset, own_data=own).distill
     through = json.loads(json.dumps({name: _floats(value) for name, value in asdict(settings).items()}))
     assert load(DistillConfig, through) == settings
     assert load(TeacherConfig, json.loads(json.dumps(asdict(TeacherConfig())))) == TeacherConfig()
