@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from edgedistill.errors import StorageError, SwapConflict
+from edgedistill.history import recording
 from edgedistill.storage import BLOCK
 from edgedistill.storage_s3 import S3Store
 from tests.minio.server import MinioServer
@@ -177,6 +178,23 @@ def test_a_store_that_stays_away_is_one_sentence(minio: MinioServer) -> None:
             assert "run the same command" in said
             assert not any(secret in said for secret in (minio.secret_key, minio.access_key, "X-Amz", "\n"))
         assert time.monotonic() - began < 10
+    finally:
+        minio.start()
+        store.close()
+
+
+def test_a_run_that_fails_while_the_store_is_away_says_why_it_failed(minio: MinioServer) -> None:
+    """And not that its failure could not be written down."""
+    store = minio.store(uuid.uuid4().hex, patience_s=0)
+
+    def fail() -> None:
+        with recording(store, run_id="20260101-000000-abcd", target="local", config={}, on_event=lambda _: None):
+            minio.kill()
+            raise StorageError("what the step said")
+
+    try:
+        with pytest.raises(StorageError, match="what the step said"):
+            fail()
     finally:
         minio.start()
         store.close()
