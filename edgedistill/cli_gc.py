@@ -6,7 +6,6 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import click
 from rich.console import Console
@@ -15,6 +14,7 @@ from rich.table import Column, Table
 from edgedistill import runs
 from edgedistill.errors import ConfigError
 from edgedistill.place import Place, placed
+from edgedistill.steps import Manifest, read_manifest
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 WORK = "work folders of runs that ended or were killed"
@@ -80,9 +80,9 @@ def _seconds(text: str) -> float:
     return float(found[1]) * _UNITS[found[2]]
 
 
-def _memos(home: Path) -> list[Mapping[str, Any]]:
-    """What the demo's remembered teachers made: their manifests lie in the home, not in the store."""
-    return [json.loads(path.read_text())["outputs"] for path in sorted((home / "demo").glob("*/teacher-*.json"))]
+def _memos(home: Path) -> list[Manifest]:
+    """The demo's remembered teachers: these manifests lie in the home."""
+    return [read_manifest(path) for path in sorted((home / "demo").glob("*/teacher-*.json"))]
 
 
 def _work_folders(home: Path, since: float) -> Iterator[Path]:

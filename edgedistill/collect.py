@@ -21,7 +21,7 @@ from typing import Any
 from edgedistill.dataset import read_parquet
 from edgedistill.errors import CollectError
 from edgedistill.runs import list_runs, read_record
-from edgedistill.steps import USED
+from edgedistill.steps import USED, Manifest
 from edgedistill.storage import Entry, ObjectStore, canonical_json, digest
 
 STORED = "store:"  # before a setting that is a key
@@ -93,7 +93,7 @@ def plan(
     keep_runs: int | None,
     min_age_s: float,
     idle: bool = False,
-    roots: Iterable[Mapping[str, Any]] = (),
+    roots: Iterable[Manifest] = (),
 ) -> Plan:
     """Look at everything and decide; nothing is changed.
 
@@ -102,7 +102,7 @@ def plan(
         keep_runs: newest runs whose objects stay; None: all of them. Records and reports of all runs stay.
         min_age_s: what was written or used within these seconds stays.
         idle: no run goes on, so a step that was begun and not finished has failed or was killed.
-        roots: outputs of manifests that lie outside the store, and that somebody relies on.
+        roots: manifests that lie outside the store, and that somebody relies on.
     """
     now = time.time()
     entries = {entry.key: entry for entry in store.entries("")}
@@ -111,9 +111,10 @@ def plan(
     seen = frozenset(key for key in entries if key.startswith("steps/"))
     if not idle and (busy := _busy(steps, young)):
         return Plan((), len(entries), busy, seen)
-    names = _names_of_runs(store, keep_runs) | _names_of_releases(store, entries)
+    outside = list(roots)
+    names = _names_of_runs(store, keep_runs) | _names_of_releases(store, entries) | {one.key for one in outside}
     kept = set(young)
-    texts = {text for outputs in roots for text in _texts(outputs)} | names
+    texts = {text for one in outside for text in _texts(one.outputs)} | names
     for folder, files in steps.items():
         if "manifest.json" in files:
             outputs = json.loads(store.get(f"{folder}/manifest.json"))["outputs"]

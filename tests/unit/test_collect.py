@@ -4,6 +4,7 @@ import json
 import os
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -330,7 +331,8 @@ def test_the_command_says_before_it_does(store: DirectoryStore, tmp_path: Path) 
     home = tmp_path / "home"
     (home / "demo" / "1").mkdir(parents=True)
     store.put("models/remembered.onnx", b"x")
-    (home / "demo" / "1" / "teacher-a.json").write_text(json.dumps({"outputs": {"onnx": "models/remembered.onnx"}}))
+    taught = step(store, "train_teacher", "a" * 32, {"onnx": "models/remembered.onnx"})
+    (home / "demo" / "1" / "teacher-a.json").write_text(json.dumps(asdict(taught)))
     for name, old in (("killed", True), ("alive", False)):
         log = home / "work" / name / "pipeline.log"
         log.parent.mkdir(parents=True)
@@ -355,6 +357,7 @@ def test_the_command_says_before_it_does(store: DirectoryStore, tmp_path: Path) 
     assert json.loads(call("--keep-runs", "1", "--json", "--yes"))["objects"] == told["objects"]
     assert before - set(store.list("")) == set(told["objects"])
     assert store.exists("models/remembered.onnx"), "the demo's teacher is remembered in the home"
+    assert Step(store, "train_teacher", "a" * 32).peek() is not None
     assert [path.name for path in (home / "work").iterdir()] == ["alive"]
     assert "Nothing to remove" in call("--keep-runs", "1", "--yes")
     wrong = CliRunner().invoke(cli, ["gc", "--store", store.uri, "--min-age", "soon"])
