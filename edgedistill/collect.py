@@ -253,7 +253,9 @@ def _named_inside(store: ObjectStore, kept: set[str], entries: Mapping[str, Entr
     found: set[str] = set()
     for key in kept:
         if _kind(key) in ("datasets/*/revisions/", "evaluations/"):
-            found |= set(read_parquet(store.get(key)).column("key").to_pylist())
+            table = read_parquet(store.get(key))
+            for column in {"key", "paired_key"} & set(table.column_names):
+                found |= set(table.column(column).to_pylist())
         elif _kind(key) == "golden/":
             found |= {one["key"] for one in json.loads(store.get(key))}
     return found & set(entries)

@@ -130,6 +130,18 @@ def test_of_the_runs_that_are_not_kept_only_their_own_objects_go(store: Director
     assert collected(store, keep=1) == set(), "a second time there is nothing to do"
 
 
+def test_the_other_modality_of_a_kept_image_stays(store: DirectoryStore) -> None:
+    thermal, table = "datasets/demo/images/thermal.png", "datasets/demo/revisions/paired.parquet"
+    store.put(thermal, b"thermal")
+    row = ImageRow("shared", "datasets/demo/images/shared.png", None, None, "test", 1, 1, "x", paired_key=thermal)
+    store.put(table, to_parquet([row]))
+    made = step(store, "ingest_images", "a" * 32, {"table": table, "revision": "paired", "rejects": None})
+    record = {"steps": [{"name": "ingest_images", "key": made.key}], "lineage": {}, "dataset": {"revision": ""}}
+    store.put("runs/20260109-000000-0000/record.json", pretty_json(record | {"teacher": {"digest": ""}}))
+    age(store)
+    assert thermal not in collected(store, keep=None)
+
+
 def test_nothing_is_removed_by_looking(store: DirectoryStore) -> None:
     before = set(store.list(""))
     made = plan(store, keep_runs=0, min_age_s=0)
