@@ -142,7 +142,7 @@ OWN = {
         train_teacher=TrainTeacherConfig(size=96, epochs=20),
     ),
     "full": RunConfig(
-        score=ScoreConfig(policy="photos", views=24, buckets=64),
+        score=ScoreConfig(policy="photos", views=24),
         distill=DistillConfig(arch="torchvision:mobilenet_v3_small", size=224, epochs=100),
         train_teacher=TrainTeacherConfig(arch="timm:xception41", size=224, epochs=60, batch=32),
     ),
