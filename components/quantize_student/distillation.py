@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from components.quantize_student.fake_quantize import FakeQuantized
-from edgedistill.config import DistillConfig
+from edgedistill.config import DistillConfig, learning_rate
 from edgedistill.dataset import ImageRow
 from edgedistill.errors import TrainingError
 from edgedistill.inference import Student
@@ -74,7 +74,7 @@ def distil(
             temperature=settings.temperature,
             alpha=settings.alpha,
         ),
-        Schedule(epochs, settings.batch, settings.lr * lr_share, 0.0, settings.seed),
+        Schedule(epochs, settings.batch, learning_rate(settings.arch, settings.lr) * lr_share, 0.0, settings.seed),
         progress=progress,
         note="qad",
     )

@@ -12,7 +12,8 @@ from edgedistill.config import LEARNING_RATES, OWN, PRESETS, learning_rate
 from edgedistill.errors import ConfigError
 from edgedistill.models import build
 
-DOCUMENT = (Path(__file__).resolve().parents[2] / "docs" / "students.md").read_text()
+DOCUMENTS = Path(__file__).resolve().parents[2] / "docs"
+DOCUMENT = (DOCUMENTS / "students.md").read_text()
 
 
 def table(header: str) -> dict[str, list[str]]:
@@ -39,6 +40,13 @@ def test_the_learning_rates_are_what_the_document_says() -> None:
     assert learning_rate("timm:resnet18") == LEARNING_RATES[""]
     assert learning_rate("edge_cnn", 0.5) == 0.5
     assert re.search("one sentence", DOCUMENT)
+
+
+def test_no_step_takes_the_setting_for_the_rate() -> None:
+    """`lr` is 0 by default: a schedule made from the bare setting would train nothing."""
+    for path in (DOCUMENTS.parent / "components").glob("*/*.py"):
+        for line in path.read_text().splitlines():
+            assert "settings.lr" not in line or "learning_rate(settings.arch, settings.lr)" in line, path
 
 
 @pytest.mark.parametrize(
