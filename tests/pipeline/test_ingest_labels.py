@@ -110,4 +110,4 @@ def test_given_splits_are_kept_and_what_they_part_is_said(tmp_path: Path) -> Non
 def test_too_few_images(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="too few for three splits"):
         ingest(folder(tmp_path / "images", each=1), tmp_path / "store")
-    assert not (tmp_path / "store" / "steps").exists()
+    assert not list((tmp_path / "store").rglob("manifest.json"))

@@ -101,7 +101,7 @@ def test_a_tar_that_ends_early_is_an_error_and_not_half_a_data_set(tmp_path: Pat
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2 + 300])
     with pytest.raises(DatasetError, match="no complete tar"):
         ingest(path, tmp_path / "store")
-    assert not (tmp_path / "store" / "steps").exists()
+    assert not list((tmp_path / "store").rglob("manifest.json"))
 
 
 def test_a_tar_cannot_make_its_reader_hold_a_large_header(tmp_path: Path) -> None:
