@@ -40,10 +40,10 @@ IN_PLACE = """
 def put(store, key, data):
     store.path(key).parent.mkdir(parents=True, exist_ok=True)
     with store.path(key).open("wb") as sink:
-        for start in range(0, len(data), 100_000):
-            sink.write(data[start:start + 100_000])
-            sink.flush()
-            time.sleep(0.01)
+        sink.write(data[:100_000])
+        sink.flush()
+        print("begun", flush=True)
+        time.sleep(60)
 DirectoryStore.put = put
 DirectoryStore.put_file = lambda store, key, path: put(store, key, path.read_bytes())
 """
@@ -55,6 +55,8 @@ def killed_writer(address: str, after_s: float, *, guard: str = "") -> list[str]
     with subprocess.Popen([sys.executable, "-c", code, address], stdout=subprocess.PIPE, text=True) as writer:
         assert writer.stdout is not None
         assert writer.stdout.readline() == "ready\n"
+        if guard:
+            assert writer.stdout.readline() == "begun\n"
         time.sleep(after_s)
         writer.kill()
         return writer.stdout.read().split()
@@ -78,7 +80,7 @@ def test_a_killed_writer_leaves_whole_objects(address: str) -> None:
 
 def test_a_writer_without_the_temporary_file_is_caught(tmp_path: Path) -> None:
     """The negative control for the directory; in a bucket the server holds the guard."""
-    killed_writer(str(tmp_path), 0.1, guard=IN_PLACE)
+    killed_writer(str(tmp_path), 0, guard=IN_PLACE)
     assert len(damaged(open_store(tmp_path), [])) == 1
 
 
