@@ -4,9 +4,11 @@ One kill a step here; `EDGEDISTILL_KILLS=10 python -m pytest -s tests/pipeline/t
 `EDGEDISTILL_SEED` repeats a run's moments (they are printed).
 """
 
+import contextlib
 import os
 import random
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -90,11 +92,9 @@ def test_when_the_teachers_server_is_killed_the_run_says_so_and_goes_on(finished
             process = rig.start()
             while not (rig.folder / "progress.jsonl").exists():
                 assert process.poll() is None
-            moment = draw.uniform(0, 0.5)
-            try:
-                process.wait(moment)
-            finally:
-                first.process.kill()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(draw.uniform(0, 0.5))
+            first.process.kill()
             _, said = process.communicate(timeout=60)
             if process.returncode:
                 hits += 1
