@@ -17,6 +17,7 @@ pipeline-run: install ## Images and a teacher in, a signed int8 student out: the
 	@.venv/bin/edgedistill run --preset $(PRESET) $(if $(DATA),--data $(DATA)) $(if $(TEACHER),--teacher $(TEACHER)) $(ARGS)
 
 test: install lint ## Everything that needs no cluster; REQUIRE_ALL=1 makes a skip a failure
+	@.venv/bin/python -m tests.go_modules helm minio
 	@.venv/bin/python -m pytest -n $(JOBS) -m "not cluster"
 
 test-cluster: install ## Real kubelets in network namespaces: helm install and upgrades move real students (root, Linux)

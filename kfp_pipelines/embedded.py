@@ -1,5 +1,6 @@
 """The whole way on one machine: a folder or a bucket as store, Triton on loopback, kfp's local runner, a local node."""
 
+import fcntl
 import re
 import subprocess
 import sys
@@ -120,6 +121,8 @@ def _run(
 def ask_local_node(place: Place, record: dict[str, Any]) -> Answer:
     """Start a node on the releases, let it activate the run's release, and ask it about one test image over gRPC.
 
+    A state folder belongs to one node: of two runs that end together, the second one waits for the first one's node.
+
     Raises:
         NodeError: it does not serve the release in time.
     """
@@ -127,41 +130,46 @@ def ask_local_node(place: Place, record: dict[str, Any]) -> Answer:
     release = record["release"]
     name, version = release["name"], release["version"]
     releases = local_releases(store, place.folder / "releases", name=name, version=version)
+    state = place.folder / "node" / f"{name}-{digest(place.store.encode())[:8]}"  # one repository's, one name's
     command = [sys.executable, "-m", "edge.node", "--releases", str(releases)]
-    command += ["--root", str(releases / "metadata" / "1.root.json"), "--state", str(place.folder / "node")]
+    command += ["--root", str(releases / "metadata" / "1.root.json"), "--state", str(state)]
     command += ["--name", name, "--version", str(version), "--node-name", "local"]
     command += ["--http-port", "0", "--grpc-port", "0", "--poll-s", "0.2"]
     log = place.folder / "node.log"
-    with log.open("ab") as sink:
-        node = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=sink, text=True)
-    try:
-        assert node.stdout is not None
-        line = node.stdout.readline()
-        found = re.search(r"grpc://(\S+)", line)
-        if found is None:
-            raise NodeError(f"the local node did not start; the reason is in {log}")
-        return _ask(found[1], store, record, log)
-    finally:
-        node.terminate()
-        node.wait(20)
+    with (place.folder / "node.lock").open("w") as lock, log.open("ab") as sink:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=sink, text=True) as node:
+            try:
+                return _ask(node, store, record, log)
+            finally:
+                node.terminate()
 
 
-def _ask(url: str, store: ObjectStore, record: dict[str, Any], log: Path) -> Answer:
+def _ask(node: "subprocess.Popen[str]", store: ObjectStore, record: dict[str, Any], log: Path) -> Answer:
     from tritonclient.grpc import InferenceServerClient, InferInput
+    from tritonclient.utils import InferenceServerException
 
     release = record["release"]
-    images = _ingested(store, record)
-    row = read_dataset(store, images).split("test")[0]
-    with InferenceServerClient(url) as client:
-        deadline = time.monotonic() + NODE_S
-        while not client.is_model_ready(release["name"], str(release["version"])):
-            if time.monotonic() > deadline:
-                raise NodeError(f"the local node does not serve release {release['version']}; the reason is in {log}")
-            time.sleep(0.1)
-        tensor = InferInput("image", [1], "BYTES")
-        picture = store.get(row.key) if row.key.endswith((".jpg", ".png")) else encode_png(read_pixels(store, row))
-        tensor.set_data_from_numpy(np.array([picture], dtype=np.object_))
-        answer = client.infer(release["name"], [tensor])
+    row = read_dataset(store, _ingested(store, record)).split("test")[0]
+    picture = store.get(row.key) if row.key.endswith((".jpg", ".png")) else encode_png(read_pixels(store, row))
+    tensor = InferInput("image", [1], "BYTES")
+    tensor.set_data_from_numpy(np.array([picture], dtype=np.object_))
+    assert node.stdout is not None
+    found = re.search(r"grpc://(\S+)", node.stdout.readline())
+    if found is None:
+        raise NodeError(f"the local node did not start; the reason is in {log}")
+    try:
+        with InferenceServerClient(found[1]) as client:
+            deadline = time.monotonic() + NODE_S
+            while not client.is_model_ready(release["name"], str(release["version"])):
+                if time.monotonic() > deadline:
+                    raise NodeError(
+                        f"the local node does not serve release {release['version']}; the reason is in {log}"
+                    )
+                time.sleep(0.1)
+            answer = client.infer(release["name"], [tensor])
+    except InferenceServerException as error:
+        raise NodeError(f"the local node does not answer: {error.message()}; the reason is in {log}") from error
     classes = record["labels"]
     label = classes[int(answer.as_numpy("logits").argmax())]
     truth = None if row.truth is None else classes[row.truth]

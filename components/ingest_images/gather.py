@@ -1,5 +1,7 @@
 """Every image of a source through a pool of threads, into the store: bounded in bytes and in pixels."""
 
+import contextlib
+import ctypes
 import threading
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,6 +15,7 @@ from edgedistill.progress import Progress
 from edgedistill.storage import ObjectStore, digest
 
 EXTENSIONS = {"JPEG": "jpg", "PNG": "png", "BMP": "bmp", "GIF": "gif", "TIFF": "tif", "WEBP": "webp"}
+_M_MMAP_THRESHOLD = -3  # malloc.h
 IN_FLIGHT = 4 * WORKERS  # images that are read and not yet counted
 
 
@@ -52,6 +55,7 @@ def gather(store: ObjectStore, name: str, source: Source, progress: Progress) ->
         DatasetError: the source itself is broken, or changed while it was read.
         StorageError: the store did not take an image.
     """
+    _give_blocks_back()
     gathered = Gathered()
     waiting: deque[tuple[Entry, Future[Seen | Refusal]]] = deque()
     files, pictures = Budget(MAX_BYTES), Budget(MAX_PIXELS)
@@ -111,6 +115,17 @@ class Budget:
             self._changed.notify_all()
 
 
+def _give_blocks_back() -> None:
+    """Let glibc map blocks of a megabyte and more, and unmap them when they are freed.
+
+    By itself it learns from the first freed picture to keep such blocks, in an arena for each thread: four threads held
+    110 MB beside the picture that was being decoded. Only this step's process is told, since mapping costs a training
+    more than it gives.
+    """
+    with contextlib.suppress(OSError, AttributeError):  # another C library decides for itself
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1 << 20)
+
+
 def _read_now(item: Item) -> Item:
     data = item.read()
     return Item(item.entry, lambda: data, item.read_paired)
@@ -139,10 +154,11 @@ def _keep(
     weight = pictures.take(header.width * header.height)
     try:
         pixels = decode(data, formats=INGEST_FORMATS)
-        seen = impression(pixels)
+        seen, (height, width) = impression(pixels), pixels.shape[:2]
+        del pixels  # before its budget is given to the next one
     finally:
         pictures.give(weight)
     key = f"datasets/{name}/images/{image_id}.{EXTENSIONS[header.format]}"
     if not store.exists(key):
         store.put(key, data)
-    return image_id, key, (pixels.shape[0], pixels.shape[1]), seen
+    return image_id, key, (height, width), seen

@@ -137,7 +137,8 @@ def test_the_other_modality_of_a_kept_image_stays(store: DirectoryStore) -> None
     store.put(table, to_parquet([row]))
     made = step(store, "ingest_images", "a" * 32, {"table": table, "revision": "paired", "rejects": None})
     record = {"steps": [{"name": "ingest_images", "key": made.key}], "lineage": {}, "dataset": {"revision": ""}}
-    store.put("runs/20260109-000000-0000/record.json", pretty_json(record | {"teacher": {"digest": ""}}))
+    record |= {"teacher": {"digest": ""}, "config": {}}
+    store.put("runs/20260109-000000-0000/record.json", pretty_json(record))
     age(store)
     assert thermal not in collected(store, keep=None)
 
