@@ -12,7 +12,7 @@ from edgedistill.cli_gc import collect_garbage
 from edgedistill.cli_release import release
 from edgedistill.cli_runs import runs_group
 from edgedistill.cli_watch import watch
-from edgedistill.config import PRESETS, run_config, with_labels
+from edgedistill.config import PRESETS, run_config, with_labels, with_names
 from edgedistill.errors import EdgeDistillError
 from edgedistill.place import Place, placed
 from edgedistill.terminal import StepBars, results_table
@@ -66,6 +66,8 @@ def run(
     config = with_labels(
         run_config(preset, overrides, own_data=bool(data)), labeled_fraction, own=bool(data), overrides=overrides
     )
+    if data:
+        config = with_names(config, data, overrides=overrides)
     with StepBars() as bars:
         record = run_embedded(
             place,

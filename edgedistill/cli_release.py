@@ -13,13 +13,14 @@ def release() -> None:
 
 
 @release.command("list")
-@click.option("--name", default="demo", show_default=True)
+@click.option("--name", help="Of the releases; where there is one name, that one.")
 @placed
-def list_releases(name: str, place: Place) -> None:
+def list_releases(name: str | None, place: Place) -> None:
     """The signed index of a name, as JSON."""
     from edgedistill import signing
 
-    click.echo(json.dumps(signing.list_releases(place.open(), name), indent=2))
+    store = place.open()
+    click.echo(json.dumps(signing.list_releases(store, name or signing.only_name(store)), indent=2))
 
 
 @release.command()
@@ -42,10 +43,11 @@ def refresh(place: Place) -> None:
 
 @release.command()
 @click.argument("version", type=int)
-@click.option("--name", default="demo", show_default=True)
+@click.option("--name", help="Of the releases; where there is one name, that one.")
 @placed
-def withdraw(version: int, name: str, place: Place) -> None:
+def withdraw(version: int, name: str | None, place: Place) -> None:
     """Take a release back: nobody activates it any more."""
     from edgedistill import signing
 
-    signing.withdraw(place.open(), place.keys, name=name, version=version)
+    store = place.open()
+    signing.withdraw(store, place.keys, name=name or signing.only_name(store), version=version)

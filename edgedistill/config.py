@@ -1,7 +1,9 @@
 """Settings: one frozen dataclass a step, one preset that sets them all, `--set step.field=value` for the rest."""
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path, PurePath
 from typing import Any, TypeVar, get_type_hints
 
 from edgedistill.errors import ConfigError
@@ -196,6 +198,23 @@ def with_labels(config: RunConfig, fraction: float | None, *, own: bool, overrid
     if not 0 <= fraction <= 1:
         raise ConfigError(f"--labeled-fraction {fraction} is no share; expected a number from 0 to 1")
     return replace(config, ingest=replace(config.ingest, labeled_fraction=fraction))
+
+
+def with_names(config: RunConfig, data: str, *, overrides: Iterable[str] = ()) -> RunConfig:
+    """Data set, releases and teacher named after the user's images, unless he named them.
+
+    `photos/`, `photos.tar` and `torchvision:Photos@/data` make the releases `photos`: two data sets in one store must
+    not be versions of one student.
+    """
+    named = {override.partition("=")[0] for override in overrides}
+    said = data.removeprefix("torchvision:").partition("@")[0] if data.startswith("torchvision:") else data
+    last = PurePath(said).name or Path(said).resolve().name  # of "." it is the folder's own
+    name = re.sub(r"[^a-z0-9]+", "-", last.lower().partition(".")[0]).strip("-") or "own"
+    if "ingest.name" not in named:
+        config = replace(config, ingest=replace(config.ingest, name=name))
+    if "teacher.name" not in named:
+        config = replace(config, teacher=replace(config.teacher, name=f"{config.ingest.name}-teacher"))
+    return config
 
 
 def _cast(name: str, value: Any, kind: Any) -> Any:

@@ -141,6 +141,20 @@ def list_releases(store: ObjectStore, name: str) -> dict[str, Any]:
     return _index(store, _head(store), name)
 
 
+def only_name(store: ObjectStore) -> str:
+    """The name of the releases, where there is one name.
+
+    Raises:
+        SigningError: no release, or several names.
+    """
+    listed = _head(store).releases.signed.targets
+    names = sorted(path.removesuffix("/index.json") for path in listed if path.endswith("/index.json"))
+    if len(names) != 1:
+        found = f"releases of {', '.join(names)}; choose one with --name" if names else "no release; run the pipeline"
+        raise SigningError(f"store {store.uri} holds {found}")
+    return names[0]
+
+
 def next_version(store: ObjectStore, name: str) -> int:
     """One more than the newest release of the name."""
     if not store.exists(TIMESTAMP):

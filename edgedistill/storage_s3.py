@@ -6,6 +6,7 @@ One PUT takes up to 5 GiB and is streamed from the file, so nothing is ever sent
 import base64
 import hashlib
 import io
+import mimetypes
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -119,7 +120,7 @@ class S3Store:
         if current != expected:
             raise moved
         condition = {"If-None-Match": "*"} if expected is None else {"If-Match": etag}
-        headers = _headers(len(data), hashlib.md5(data, usedforsecurity=False)) | condition
+        headers = _headers(key, len(data), hashlib.md5(data, usedforsecurity=False)) | condition
 
         def once(again: bool) -> bool:
             answer = self._send("PUT", key, body=data, headers=headers, also=(404, 412))
@@ -134,7 +135,7 @@ class S3Store:
 
     def _create(self, key: str, body: Callable[[], bytes | BinaryIO], *, size: int, md5: Any) -> bool:
         """Whether the object was made; not when the key is taken, be it by a try of ours whose answer was lost."""
-        headers = _headers(size, md5) | {"If-None-Match": "*"}
+        headers = _headers(key, size, md5) | {"If-None-Match": "*"}
         answer = self._bucket.patiently(
             f"writing {key!r}", lambda _: self._send("PUT", key, body=body(), headers=headers, also=(412,))
         )
@@ -181,7 +182,9 @@ def _md5() -> Any:
     return hashlib.md5(usedforsecurity=False)
 
 
-def _headers(size: int, md5: Any) -> dict[str, str]:
-    """The store compares the digest with what arrived, and refuses what was damaged on the way."""
+def _headers(key: str, size: int, md5: Any) -> dict[str, str]:
+    """The store compares the digest with what arrived, and refuses what was damaged on the way. The type is for people
+    who open a report in a browser."""
     encoded = base64.b64encode(md5.digest()).decode()
-    return {"Content-Length": str(size), "Content-MD5": encoded, "Content-Type": "application/octet-stream"}
+    kind = mimetypes.guess_type(key)[0] or "application/octet-stream"
+    return {"Content-Length": str(size), "Content-MD5": encoded, "Content-Type": kind}

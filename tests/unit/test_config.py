@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from edgedistill.config import PRESETS, DistillConfig, TeacherConfig, load, run_config
+from edgedistill.config import PRESETS, DistillConfig, TeacherConfig, load, run_config, with_names
 from edgedistill.errors import ConfigError
 
 
@@ -45,3 +45,20 @@ def test_a_wrong_override_is_one_sentence(override: str, said: str) -> None:
         run_config("cpu", [override])
     with pytest.raises(ConfigError, match="unknown preset"):
         run_config("huge")
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        ("photos/", "photos"),
+        ("/srv/My Farm.tar.gz", "my-farm"),
+        ("torchvision:Caltech256@/data", "caltech256"),
+        ("~/../日本/", "own"),
+    ],
+)
+def test_releases_are_named_after_the_images(data: str, name: str) -> None:
+    config = with_names(run_config("cpu", own_data=True), data)
+    assert (config.ingest.name, config.teacher.name) == (name, f"{name}-teacher")
+    said = ["ingest.name=shop", "teacher.name=big"]
+    config = with_names(run_config("cpu", said, own_data=True), data, overrides=said)
+    assert (config.ingest.name, config.teacher.name) == ("shop", "big")

@@ -20,11 +20,11 @@ def place(tmp_path: Path) -> tuple[ObjectStore, Path]:
     return store, tmp_path / "keys"
 
 
-def bundle(folder: Path, version: int, *, model: bytes = b"<net/>") -> Path:
+def bundle(folder: Path, version: int, *, model: bytes = b"<net/>", name: str = "demo") -> Path:
     folder.mkdir(parents=True)
     write_bundle(
         folder,
-        name="demo",
+        name=name,
         version=version,
         created="2026-01-01T00:00:00Z",
         model_xml=model,
@@ -72,6 +72,17 @@ def test_a_withdrawn_release_is_no_longer_listed(place: tuple[ObjectStore, Path]
     assert signing.next_version(store, "demo") == 2, "a number is never used twice"
     with pytest.raises(SigningError, match="no release 1"):
         signing.withdraw(store, keys, name="demo", version=1)
+
+
+def test_a_store_with_one_name_needs_no_name(place: tuple[ObjectStore, Path], tmp_path: Path) -> None:
+    store, keys = place
+    with pytest.raises(SigningError, match="no release; run the pipeline"):
+        signing.only_name(store)
+    signing.publish(store, keys, bundle(tmp_path / "b1", 1))
+    assert signing.only_name(store) == "demo"
+    signing.publish(store, keys, bundle(tmp_path / "b2", 1, name="farm"))
+    with pytest.raises(SigningError, match="releases of demo, farm; choose one with --name"):
+        signing.only_name(store)
 
 
 def test_a_refresh_needs_the_online_keys_only(place: tuple[ObjectStore, Path], tmp_path: Path) -> None:
