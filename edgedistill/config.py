@@ -11,7 +11,7 @@ from edgedistill.errors import ConfigError
 T = TypeVar("T")
 
 
-# The peak lr of AdamW by the beginning of an architecture's name: measured, see docs/students.md.
+# The peak lr of AdamW by the beginning of an architecture's name; docs/students.md says which ones were measured.
 LEARNING_RATES = {
     "edge_cnn": 4e-3,
     "wide_cnn": 3e-3,
