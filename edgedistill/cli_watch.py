@@ -27,6 +27,7 @@ GRACE_S = 60.0  # that an interrupted run has to end
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--teacher", help="As for run.")
+@click.option("--teacher-labels", type=click.Path(path_type=Path), help="As for run.")
 @click.option("--preset", default="cpu", show_default=True, help="As for run.")
 @click.option("--set", "overrides", multiple=True, metavar="STEP.FIELD=VALUE", help="As for run.")
 @click.option("--labeled-fraction", type=float, help="As for run.")
@@ -36,6 +37,7 @@ GRACE_S = 60.0  # that an interrupted run has to end
 def watch(
     folder: Path,
     teacher: str | None,
+    teacher_labels: Path | None,
     preset: str,
     overrides: tuple[str, ...],
     labeled_fraction: float | None,
@@ -54,10 +56,13 @@ def watch(
     options = ["--preset", preset, *(part for override in overrides for part in ("--set", override))]
     if teacher:
         options += ["--teacher", teacher]
+    if teacher_labels:
+        options += ["--teacher-labels", str(teacher_labels)]
     if labeled_fraction is not None:
         options += ["--labeled-fraction", str(labeled_fraction)]
     options += ["--home", str(place.folder), *(("--store", place.address) if place.address else ())]
-    watcher = Watcher(folder.resolve(), place.folder / "watch", tuple(options), teacher)
+    files = [Path((teacher or "").rpartition("@")[2]), *([teacher_labels] if teacher_labels else [])]
+    watcher = Watcher(folder.resolve(), place.folder / "watch", tuple(options), tuple(files))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _interrupt)
     try:
@@ -77,7 +82,7 @@ class Watcher:
     folder: Path
     home: Path  # where locks and memory are
     options: tuple[str, ...]  # of the run
-    teacher: str | None  # a file that belongs to the content
+    files: tuple[Path, ...]  # what belongs to the content beside the images, where it is there: teacher, map
 
     def consider(self) -> bool:
         """Run if the content is new. False: the run failed, and the content is not remembered."""
@@ -134,8 +139,8 @@ class Watcher:
         images = Folder(self.folder)
         if not images.total:
             return None
-        teacher = Path(self.teacher) if self.teacher else None
-        return digest(f"{images.digest()} {file_digest(teacher) if teacher and teacher.is_file() else ''}".encode())
+        others = [file_digest(path) for path in self.files if path.is_file()]
+        return digest(canonical_json([images.digest(), others]))
 
     def _remembered(self) -> str | None:
         try:

@@ -128,6 +128,21 @@ def test_new_changed_and_removed_images_start_one_run_each(watched: Watched) -> 
     assert said.strip().splitlines()[-1] == "Stopped; the same command goes on."
 
 
+def test_other_weights_and_another_map_start_a_run(watched: Watched, tmp_path: Path) -> None:
+    weights, table = tmp_path / "mine.pt", tmp_path / "map.csv"
+    weights.write_bytes(b"1")
+    table.write_text("teacher,class\n")
+    options = ("--teacher", f"timm:resnet18@{weights}", "--teacher-labels", str(table))
+    for change in (weights, table):
+        assert watched.once(*options)[1] == "New content: a run starts.\n"
+        assert watched.once(*options)[1] == "Nothing new.\n"
+        change.write_bytes(b"2")
+    assert watched.once(*options)[1] == "New content: a run starts.\n"
+    told = watched.runs()[0]["told"]
+    assert isinstance(told, dict)
+    assert told["--teacher-labels"] == str(table)
+
+
 def test_a_restart_does_not_repeat_and_other_options_do(watched: Watched) -> None:
     assert watched.once() == (0, "New content: a run starts.\n")
     assert watched.once() == (0, "Nothing new.\n")
