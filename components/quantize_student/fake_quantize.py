@@ -69,12 +69,15 @@ class FakeQuantized(nn.Module):
             )
         self._image: Port = (model.inputs[0].get_node().get_name(), 0)
         self._logits = _port(model.outputs[0].get_node().input(0))
-        self.weights = nn.ParameterList([self._constants.pop(port) for port in self._trained])
+        weights_of = [self._constants.pop(port) for port in self._trained]
+        self._shapes = [weight.shape for weight in weights_of]
+        # A depthwise weight has five dimensions, for which torch has no channels_last.
+        self.weights = nn.ParameterList([w.flatten(0, 1) if w.dim() == 5 else w for w in weights_of])
 
     def forward(self, pixels: Tensor) -> Tensor:
         """(B, 3, S, S) normalised float32, as every module here takes it -> (B, K) logits of the int8 graph."""
         image = torch.round((pixels * STD + MEAN) * 255).permute(0, 2, 3, 1)  # the graph begins at uint8 NHWC
-        known = self._constants | dict(zip(self._trained, self.weights, strict=True)) | {self._image: image}
+        known = self._constants | dict(zip(self._trained, self._shaped(), strict=True)) | {self._image: image}
         for call in self._calls:
             result = OPERATIONS[call.kind](call.attributes, [known[port] for port in call.inputs])
             results = [result] if isinstance(result, Tensor) else result
@@ -87,12 +90,16 @@ class FakeQuantized(nn.Module):
         import openvino as ov
 
         nodes = {node.get_name(): node for node in self._model.get_ordered_ops()}
-        for (name, _), weight in zip(self._trained, self.weights, strict=True):
+        for (name, _), weight in zip(self._trained, self._shaped(), strict=True):
             fresh = ov.op.Constant(weight.detach().contiguous().numpy())
             for target in nodes[name].output(0).get_target_inputs():
                 target.replace_source_output(fresh.output(0))
         self._model.validate_nodes_and_infer_types()
         return self._model
+
+    def _shaped(self) -> list[Tensor]:
+        """The weights as the graph has them."""
+        return [weight.reshape(shape) for weight, shape in zip(self.weights, self._shapes, strict=True)]
 
 
 def _trainable(model: "ov.Model") -> set[str]:

@@ -129,6 +129,38 @@ def test_what_was_trained_is_what_is_deployed(copied: Home) -> None:
     assert np.abs(ours - theirs).mean() < 0.1 * theirs.std()
 
 
+def test_a_depthwise_net_is_trained(tmp_path: Path) -> None:
+    """Its weights have five dimensions in OpenVINO's graph, which torch's channels_last refuses."""
+    import torch
+    from torch import nn
+
+    from components.quantize_student.distillation import OFF
+    from components.quantize_student.fake_quantize import FakeQuantized
+    from components.quantize_student.run import compressed, quantized
+    from edgedistill.inference import Student
+    from edgedistill.training import Schedule, fit, predict
+
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.ReLU(), nn.Conv2d(8, 16, 3, 2, groups=8), nn.ReLU())
+    net.extend([nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 3)])
+    pictures = np.random.default_rng(0).integers(0, 256, (32, 28, 28, 3), dtype=np.uint8)
+    pictures[::2] //= 4
+    module = FakeQuantized(quantized(to_openvino(net, 28), pictures, full=False))
+    targets = torch.arange(32) % 2
+    schedule = Schedule(epochs=10, batch=8, lr=3e-2, weight_decay=0.0, seed=0)
+    fit(
+        module,
+        pictures[:, None],
+        lambda logits, image, view: nn.functional.cross_entropy(logits, targets[image]),
+        schedule,
+        progress=Progress(),
+        note="qad",
+    )
+    theirs = Student(compressed(module.trained())).logits(pictures)
+    assert (theirs.argmax(axis=1) == targets.numpy()).mean() > 0.95, "dark and bright are told apart"
+    assert np.abs(predict(module, pictures) - theirs).mean() < OFF * theirs.std()
+
+
 def test_equal_models_are_equal_bytes(copied: Home) -> None:
     """Names come from a counter of the process: the second quantisation would differ from the first by them."""
     from components.quantize_student.run import compressed, quantized
