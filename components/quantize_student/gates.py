@@ -60,9 +60,10 @@ class Validation:
 
 
 def _answers(validation: Validation, int8: Logits, settings: QuantizeConfig) -> list[dict[str, Any]]:
-    """Where no label is known for measuring, fp32's own answer stands for it: then every changed image is a loss."""
+    """Where no label is known for measuring, the teacher's answer stands for it. Not fp32's own: then an int8 student
+    that the last rung brought nearer to the teacher would lose an image with each answer that it mended."""
     fp32, count = validation.fp32, len(int8)
-    labels = np.where(validation.truth >= 0, validation.truth, fp32.argmax(axis=1))
+    labels = np.where(validation.truth >= 0, validation.truth, validation.teacher.argmax(axis=1))
     lost = net_lost(fp32, int8, labels)
     may_lose = max(settings.max_lost_count, settings.max_lost_share * count)
     same = agreement(int8, fp32)
