@@ -82,6 +82,7 @@ def build_record(
             "revision": images["revision"],
             "classes": images["classes"],
             **images["counts"],
+            "test_labeled": evaluation.outputs["test_labeled"],
             "rejected": images["rejected"],
             "reject_reasons": images.get("reject_reasons", {}),
         },
@@ -137,7 +138,9 @@ def headline(record: Mapping[str, Any]) -> str:
         text = f"The int8 student gives the teacher's answer for {percent(int8['agreement_with_teacher'])} "
         text += f"of {test:,} test images"
     else:
-        text = f"The int8 student is right about {percent(int8['top1'])} of {test:,} test images, "
+        known = record["dataset"]["test_labeled"]
+        text = f"The int8 student is right about {percent(int8['top1'])} of {known:,} "
+        text += "test images, " if known == test else "test images with a label, "
         text += f"the teacher about {percent(teacher['top1'])}"
     if record["kd_gap_closed"] is not None:
         text += f"; distillation closes {percent(record['kd_gap_closed'])} of the gap that labels alone leave"

@@ -47,7 +47,8 @@ def run(
 
     Returns:
         outputs: metrics of teacher, vanilla, student_fp32 and student_int8 (vanilla null when it was not trained;
-        what needs labels null where there are none); sizes; kd_gap_closed; int8_net_lost; int8_agreement;
+        what needs labels null where there are none); test_labeled (test images with a label); sizes; kd_gap_closed;
+        int8_net_lost; int8_agreement;
         confusion (K x K counts of the int8 student, or null); answers (key, see edgedistill.answers); golden (keys).
         measured: latency_ms_p50 of each model at batch 1.
     """
@@ -91,6 +92,7 @@ def _measures(answers: dict[str, Logits], truth: NDArray[np.int64]) -> dict[str,
     fp32, int8 = answers["student_fp32"], answers["student_int8"]
     return {
         "metrics": {name: metrics.get(name) for name in MODELS},
+        "test_labeled": int((truth >= 0).sum()),
         "kd_gap_closed": gap_closed(
             teacher=metrics["teacher"]["top1"],
             vanilla=metrics["vanilla"]["top1"] if "vanilla" in metrics else None,

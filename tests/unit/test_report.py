@@ -8,6 +8,7 @@ import pytest
 
 from edgedistill import charts
 from edgedistill.report import build_page
+from edgedistill.runs import headline
 from edgedistill.storage import DirectoryStore
 from tests.unit.report_fixture import ODD, make_run
 
@@ -122,3 +123,11 @@ def test_a_line_of_one_point_and_a_flat_line_are_drawn() -> None:
     assert "nan" not in one + flat
     assert one.count("<circle") == 1
     assert charts.lines("t", [charts.Series("a", 0, [])], x_title="x") == ""
+
+
+def test_the_headline_counts_what_has_a_label(tmp_path: Path) -> None:
+    record, _ = make_run(DirectoryStore(tmp_path))
+    count = record["dataset"]["test"]
+    assert f"of {count} test images, the teacher" in headline(record)
+    record["dataset"]["test_labeled"] = 3
+    assert "of 3 test images with a label, the teacher" in headline(record)
