@@ -22,9 +22,8 @@ from edgedistill.dataset import read_parquet
 from edgedistill.errors import CollectError
 from edgedistill.runs import list_runs, read_record
 from edgedistill.steps import USED, Manifest
-from edgedistill.storage import Entry, ObjectStore, canonical_json, digest
+from edgedistill.storage import STORED, Entry, ObjectStore, canonical_json, digest
 
-STORED = "store:"  # before a setting that is a key
 DAY_S = 24 * 3600.0
 BATCH = 200  # objects removed between two looks at whether a step has begun
 _TARGETS = "releases/targets/"

@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 from edgedistill.errors import ConfigError, StorageError, SwapConflict
 
+STORED = "store:"  # before a key, where a setting or an argument may name a file as well
 BLOCK = 1 << 20  # bytes that are held at once of an object that is streamed
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=@-]*(/[A-Za-z0-9_][A-Za-z0-9._=@-]*)*")
 _LONGEST, _LONGEST_PART = 700, 200  # a name in a folder ends at 255 bytes, a key in a bucket at 1024 with its prefix

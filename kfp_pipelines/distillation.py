@@ -49,31 +49,18 @@ def distillation(
         )
         scores = _uncached(scored).output
         _uncached(remove_teacher(host=host)).after(scored)
-        student = _uncached(
-            distill_student(
-                store=store,
-                mode="student",
-                images=images,
-                teacher=published,
-                scores=scores,
-                config=distill,
-                scoring=score,
-            )
-        ).output
-        vanilla = _uncached(
-            distill_student(
-                store=store,
-                mode="vanilla",
-                images=images,
-                teacher=published,
-                scores=scores,
-                config=distill,
-                scoring=score,
-            )
-        ).output
+        training = {"store": store, "images": images, "teacher": published, "scores": scores}
+        training |= {"config": distill, "scoring": score}
+        student = _uncached(distill_student(mode="student", **training)).output
+        vanilla = _uncached(distill_student(mode="vanilla", **training)).output
         quantized = quantize_student(
-            **{"store": store, "images": images, "scores": scores, "student": student},
-            **{"config": quantize, "distill": distill, "scoring": score},
+            store=store,
+            images=images,
+            scores=scores,
+            student=student,
+            config=quantize,
+            distill=distill,
+            scoring=score,
         )
         models = _uncached(quantized).output
         evaluation = _uncached(

@@ -14,7 +14,7 @@ import numpy as np
 
 from components.deploy_teacher.run import LOCAL
 from components.ingest_images.sources import absolute
-from components.publish_teacher.run import STORED, absolute_teacher, read_map_file
+from components.publish_teacher.run import absolute_teacher, read_map_file
 from edgedistill.config import IngestConfig, RunConfig
 from edgedistill.dataset import read_dataset, read_pixels
 from edgedistill.demo import write_demo
@@ -26,7 +26,7 @@ from edgedistill.place import Place
 from edgedistill.runs import new_run_id, now, read_record
 from edgedistill.signing import TIMESTAMP
 from edgedistill.steps import Manifest, Step, fingerprint, read_manifest
-from edgedistill.storage import ObjectStore, canonical_json, digest
+from edgedistill.storage import STORED, ObjectStore, canonical_json, digest
 from kfp_pipelines.submit import Event, Workplace, run_local
 from serving.host import hosting
 
@@ -177,11 +177,10 @@ def _ask(node: "subprocess.Popen[str]", store: ObjectStore, record: dict[str, An
 
 
 def _ingested(store: ObjectStore, record: dict[str, Any]) -> Manifest:
-    """The manifest of the run's ingest step, found by the revision that the record names."""
-    for key in store.list("steps/ingest_images/"):
-        found = Step(store, "ingest_images", key.split("/")[2]).peek()
-        if found and found.outputs["revision"] == record["dataset"]["revision"]:
-            return found
+    """The manifest of the run's ingest step, by the key that the record names."""
+    key = next(step["key"] for step in record["steps"] if step["name"] == "ingest_images")
+    if found := Step(store, "ingest_images", key).peek():
+        return found
     raise NodeError(f"revision {record['dataset']['revision'][:12]} is not in the store; run the pipeline again")
 
 

@@ -13,12 +13,11 @@ from edgedistill.errors import TeacherError
 from edgedistill.images import Pixels, center_view
 from edgedistill.progress import Progress
 from edgedistill.steps import Manifest, Step
-from edgedistill.storage import ObjectStore, digest, open_store
+from edgedistill.storage import STORED, ObjectStore, digest, open_store
 
 if TYPE_CHECKING:
     from serving.onnx_teacher import Teacher
 
-STORED = "store:"  # prefix of a teacher, or a map of its classes, that lies in the object store already
 MEAN = STD = (0.5, 0.5, 0.5)  # of a float ONNX teacher that nobody described
 
 

@@ -50,24 +50,24 @@ class Validation:
         """Answers of an int8 model, held against the gates."""
         student = Student(model.clone())
         int8 = student.logits(self.pictures)
+        same, taught = agreement(int8, self.fp32), agreement(int8, self.teacher)
         gates = [
-            *_answers(self, int8, settings),
+            *_answers(self, int8, settings, same=same, taught=taught),
             *([_size(model, settings.max_size_kb)] if settings.max_size_kb else []),
             *([_latency(student, self.pictures[:1], settings.max_latency_ms)] if settings.max_latency_ms else []),
         ]
-        same = agreement(int8, self.fp32)
-        return Measured(gates, same, agreement(int8, self.teacher), divergence(int8, self.teacher))
+        return Measured(gates, same, taught, divergence(int8, self.teacher))
 
 
-def _answers(validation: Validation, int8: Logits, settings: QuantizeConfig) -> list[dict[str, Any]]:
+def _answers(
+    validation: Validation, int8: Logits, settings: QuantizeConfig, *, same: float, taught: float
+) -> list[dict[str, Any]]:
     """Where no label is known for measuring, the teacher's answer stands for it. Not fp32's own: then an int8 student
     that the last rung brought nearer to the teacher would lose an image with each answer that it mended."""
     fp32, count = validation.fp32, len(int8)
     labels = np.where(validation.truth >= 0, validation.truth, validation.teacher.argmax(axis=1))
     lost = net_lost(fp32, int8, labels)
     may_lose = max(settings.max_lost_count, settings.max_lost_share * count)
-    same = agreement(int8, fp32)
-    taught = agreement(int8, validation.teacher)
     # Of a small split max_teacher_drop is less than one image.
     drop = max(settings.max_teacher_drop, settings.max_lost_count / count)
     floor = agreement(fp32, validation.teacher) - drop

@@ -72,7 +72,7 @@ def run(
     head.mark()
     if not missing:
         # Killed between the last part and the manifest: the parts are there, so there is nothing to do.
-        return head.find() or replace(head.finish(outputs), cached=True)
+        return head.peek() or replace(head.finish(outputs), cached=True)
     if not endpoint.outputs["url"]:
         raise TeacherError(f"{len(missing)} score parts are missing and no teacher is served; start the run again")
     work = _Work.of(objects, images, teacher, settings, missing)
