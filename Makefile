@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help install pipeline-run test test-cluster testbed-up testbed-down lint lock proto clean
+.PHONY: help install pipeline-run test prove bench test-cluster testbed-up testbed-down lint lock proto clean
 
 PRESET ?= cpu
 ARGS ?=
@@ -19,6 +19,12 @@ pipeline-run: install ## Images and a teacher in, a signed int8 student out: the
 test: install lint ## Everything that needs no cluster; REQUIRE_ALL=1 makes a skip a failure
 	@.venv/bin/python -m tests.go_modules helm minio
 	@.venv/bin/python -m pytest -n $(JOBS) -m "not cluster"
+
+prove: install ## The node's promises, whole: about an hour, counts at the end
+	@EDGEDISTILL_PROVE=1 .venv/bin/python -m pytest -m proof --timeout 3600
+
+bench: install ## Speed and memory of the node, ratios inside one run
+	@.venv/bin/python -m benchmarks.node
 
 test-cluster: install ## Real kubelets in network namespaces: helm install and upgrades move real students (root, Linux)
 	@.venv/bin/python -m tests.cluster.run

@@ -15,3 +15,13 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):  
         report.outcome = "failed"
         report.longrepr = f"skipped although REQUIRE_ALL=1: {report.longrepr}"
     return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What the proofs counted, one line each."""
+    reports = [one for group in terminalreporter.stats.values() for one in group if hasattr(one, "user_properties")]
+    counts = sorted({str(value) for one in reports for name, value in one.user_properties if name == "proof"})
+    if counts:
+        terminalreporter.section("proofs")
+        for count in counts:
+            terminalreporter.write_line(count)

@@ -18,8 +18,9 @@ import uvicorn
 
 from edge.node.agent import Agent, Settings
 from edge.node.engine import Serving
+from edge.node.metrics import Metrics
 from edge.node.server_grpc import start as start_grpc
-from edge.node.server_rest import Metrics, build_app
+from edge.node.server_rest import build_app
 from edge.node.state import State
 from edgedistill.errors import EdgeDistillError, NodeError
 

@@ -9,9 +9,9 @@ import grpc
 from edge.node import inference
 from edge.node.agent import Agent
 from edge.node.inference import OUTPUT, ProtocolError, Tensor
+from edge.node.metrics import Metrics
 from edge.node.protocol import open_inference_pb2 as pb
 from edge.node.protocol import open_inference_pb2_grpc as pb_grpc
-from edge.node.server_rest import Metrics
 
 _CONTENTS = {"UINT8": "uint_contents", "BYTES": "bytes_contents"}
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -15,20 +15,10 @@ from starlette.routing import Route
 from edge.node import inference
 from edge.node.agent import Agent
 from edge.node.inference import OUTPUT, ProtocolError, Tensor
+from edge.node.metrics import Metrics
 
 HEADER = "Inference-Header-Content-Length"
 Handler = Callable[[Request], Awaitable[Response]]
-
-
-class Metrics:
-    """What Prometheus scrapes."""
-
-    def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        labels = ["protocol", "outcome"]
-        self.requests = Counter("edgedistill_requests", "Inference requests", labels, registry=self.registry)
-        self.seconds = Histogram("edgedistill_request_seconds", "Time to answer", ["protocol"], registry=self.registry)
-        self.release = Gauge("edgedistill_release_version", "Version of the active release", registry=self.registry)
 
 
 def build_app(agent: Agent, metrics: Metrics) -> Starlette:
