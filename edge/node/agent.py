@@ -7,11 +7,12 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from edge.node.catalog import Catalog, Unreachable
 from edge.node.decide import Activate, Keep, Observation, Refuse, decide
 from edge.node.engine import Engine, Serving
 from edge.node.state import Pointer, Refusal, Release, State
 from edge.node.trial import try_release
-from edge.node.trust import Catalog, Repository, Unreachable, verify_offline
+from edge.node.trust import Repository, verify_offline
 from edgedistill.bundle import MANIFEST
 from edgedistill.errors import RefusedRelease
 

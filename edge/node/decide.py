@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from edge.node.catalog import Catalog
 from edge.node.state import Release
-from edge.node.trust import Catalog
 
 
 @dataclass(frozen=True)

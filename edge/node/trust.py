@@ -8,7 +8,6 @@ then a replay is refused.
 import json
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -27,6 +26,7 @@ from tuf.api.exceptions import (
 from tuf.api.metadata import Metadata, Root, TargetFile, Targets
 from tuf.ngclient import FetcherInterface, Updater
 
+from edge.node.catalog import Catalog, Unreachable
 from edge.node.state import Release
 from edgedistill.bundle import MANIFEST, Manifest
 from edgedistill.errors import NodeError, RefusedRelease
@@ -34,20 +34,6 @@ from edgedistill.storage import digest
 
 TIMEOUT_S = 10.0
 ROLES = ("timestamp", "snapshot", "releases")
-
-
-class Unreachable(NodeError):  # noqa: N818 - the state it names
-    """The origin does not answer; the node goes on with what it has."""
-
-
-@dataclass(frozen=True)
-class Catalog:
-    """What the origin's signed index says, after a successful refresh."""
-
-    latest: int
-    minimum_version: int
-    releases: Mapping[int, str]  # version -> digest
-    versions: Mapping[str, int]  # of the TUF roles
 
 
 class FolderFetcher(FetcherInterface):
