@@ -19,7 +19,7 @@ from edgedistill.storage import digest, file_digest, pretty_json
 
 FORMAT = 1
 MANIFEST = "manifest.json"
-MAX_FILES, MAX_BYTES, MAX_SIDE, MAX_CLASSES = 200, 1 << 30, 4096, 100_000
+MAX_FILES, MAX_BYTES, MAX_SIDE, MAX_CLASSES, MAX_COUNT = 200, 1 << 30, 4096, 100_000, 10**9
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _FILE = re.compile(r"(model\.xml|model\.bin|labels\.txt|golden/[0-9]{3}\.(png|jpg))")
 
@@ -54,6 +54,9 @@ class Manifest:
     gates: Sequence[Mapping[str, Any]] = ()
     lineage: Mapping[str, Any] = field(default_factory=dict)
     minimum_runtime: Mapping[str, str] = field(default_factory=lambda: {"edgedistill": __version__})
+    # (K,) images of the data set's test split that the int8 student gives each class, whatever their label: what a node
+    # compares its own answers with. Counts, so that their chance error is known. (): released before there were any.
+    class_counts: tuple[int, ...] = ()
 
     def to_json(self) -> bytes:
         """The bytes of manifest.json."""
@@ -63,6 +66,8 @@ class Manifest:
             "output": {"name": "logits", "datatype": "FP32", "classes": self.classes},
         }
         del document["size"], document["classes"]
+        if not self.class_counts:
+            del document["class_counts"]  # the bytes of an older release, whose digest is signed, must come out again
         return pretty_json(document)
 
     @property
@@ -99,6 +104,7 @@ class Manifest:
                 gates=tuple(document["gates"]),
                 lineage=document["lineage"],
                 minimum_runtime=document["minimum_runtime"],
+                class_counts=tuple(_whole(n, MAX_COUNT, least=0) for n in document.get("class_counts", ())),
             )
             _check_whole(manifest)
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
@@ -125,6 +131,7 @@ def write_bundle(
     metrics: Mapping[str, Any] | None = None,
     gates: Sequence[Mapping[str, Any]] = (),
     lineage: Mapping[str, Any] | None = None,
+    class_counts: Sequence[int] = (),
 ) -> Manifest:
     """Write a bundle; the manifest last.
 
@@ -142,6 +149,7 @@ def write_bundle(
         metrics: of teacher, vanilla, fp32 and int8.
         gates: the gates' table.
         lineage: digests of what it was made from.
+        class_counts: K counts of the int8 student's answers on the test split.
     """
     contents = {
         "model.xml": model_xml,
@@ -166,6 +174,7 @@ def write_bundle(
         metrics=metrics or {},
         gates=tuple(gates),
         lineage=lineage or {},
+        class_counts=tuple(class_counts),
     )
     Manifest.parse(manifest.to_json())  # what we write, a node must accept
     for file, data in contents.items():
@@ -207,6 +216,8 @@ def _check_whole(manifest: Manifest) -> None:
         raise ValueError(f"{len(manifest.files)} files, expected model.xml, model.bin, labels.txt and golden images")
     if not manifest.golden:
         raise ValueError("no golden image")
+    if manifest.class_counts and (len(manifest.class_counts) != manifest.classes or not any(manifest.class_counts)):
+        raise ValueError(f"class_counts are not {manifest.classes} numbers of which one is above 0")
     for golden in manifest.golden:
         if golden.file not in manifest.files or len(golden.logits) != manifest.classes:
             raise ValueError(f"golden image {golden.file} is not among the files or has not {manifest.classes} logits")

@@ -48,7 +48,7 @@ def run(
     Returns:
         outputs: metrics of teacher, vanilla, student_fp32 and student_int8 (vanilla null when it was not trained;
         what needs labels null where there are none); test_labeled (test images with a label); sizes; kd_gap_closed;
-        int8_net_lost; int8_agreement;
+        int8_net_lost; int8_agreement; class_counts (K: test images that the int8 student gives each class);
         confusion (K x K counts of the int8 student, or null); answers (key, see edgedistill.answers); golden (keys).
         measured: latency_ms_p50 of each model at batch 1.
     """
@@ -100,6 +100,7 @@ def _measures(answers: dict[str, Logits], truth: NDArray[np.int64]) -> dict[str,
         ),
         "int8_net_lost": net_lost(fp32, int8, truth) if known else None,
         "int8_agreement": agreement(int8, fp32),
+        "class_counts": np.bincount(int8.argmax(axis=1), minlength=int8.shape[1]).tolist(),
         "confusion": _confusion(int8, truth),
     }
 

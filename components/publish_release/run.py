@@ -86,6 +86,7 @@ def run(
             metrics=evaluation.outputs["metrics"],
             gates=gates,
             lineage=lineage,
+            class_counts=evaluation.outputs["class_counts"],
         )
         return manifest.digest
 

@@ -9,7 +9,10 @@ import subprocess
 import time
 from pathlib import Path
 
+from edgedistill.answers import read_answers
+from edgedistill.bundle import Manifest
 from edgedistill.images import encode_png
+from edgedistill.storage import open_store
 from tests.pipeline.conftest import Home, cached
 
 MODELS = {"teacher", "vanilla", "student_fp32", "student_int8"}
@@ -41,6 +44,15 @@ def test_the_student_learned_from_the_teacher(finished: Home) -> None:
     assert metrics["student_fp32"]["top1"] > metrics["vanilla"]["top1"] + 0.1
     assert metrics["student_int8"]["size_bytes"] < metrics["student_fp32"]["size_bytes"] / 2
     assert metrics["teacher"]["agreement_with_teacher"] == 1
+
+
+def test_the_release_says_how_often_its_student_gives_each_class(finished: Home) -> None:
+    (path,) = (finished.store / "releases" / "targets").rglob("*.manifest.json")
+    counts = Manifest.parse(path.read_bytes()).class_counts
+    (key,) = (finished.store / "evaluations").iterdir()
+    said = read_answers(open_store(finished.store), f"evaluations/{key.name}").said["student_int8"]
+    assert counts == tuple(int((said == number).sum()) for number in range(10))
+    assert sum(counts) == finished.record()["dataset"]["test"]
 
 
 def test_an_unchanged_run_has_nothing_to_do_and_starts_no_teacher(copied: Home) -> None:

@@ -174,10 +174,26 @@ def test_a_publisher_that_died_blocks_nobody(place: tuple[ObjectStore, Path], tm
         ("files", {"/model.xml": {"sha256": "0" * 64, "size_bytes": 1}}),
         ("files", {}),
         ("golden", []),
+        ("class_counts", [1]),
+        ("class_counts", [1, 2, 3]),
+        ("class_counts", [0, 0]),
+        ("class_counts", [-1, 2]),
+        ("class_counts", [0.5, 0.5]),
+        ("class_counts", []),
     ],
 )
 def test_a_manifest_that_lies_is_refused(tmp_path: Path, field: str, value: object) -> None:
     good = json.loads((bundle(tmp_path / "b", 1) / MANIFEST).read_bytes())
     Manifest.parse(pretty_json(good))
+    Manifest.parse(pretty_json(good | {"class_counts": [3, 0]}))
     with pytest.raises(RefusedRelease):
         Manifest.parse(pretty_json(good | {field: value}))
+
+
+def test_a_manifest_without_class_counts_keeps_its_digest(tmp_path: Path) -> None:
+    """Releases from before there were any are signed by the bytes that they have."""
+    data = (bundle(tmp_path / "b", 1) / MANIFEST).read_bytes()
+    assert b"class_counts" not in data
+    manifest = Manifest.parse(data)
+    assert manifest.class_counts == ()
+    assert manifest.digest == read_bundle(tmp_path / "b").digest
