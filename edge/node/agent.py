@@ -91,7 +91,7 @@ class Agent:
             try:
                 catalog, repository = self._refresh()
             except Unreachable as error:
-                self.status.event("unreachable", str(error))
+                self.status.event(error.reason, str(error))
             except RefusedRelease as error:
                 self._refuse(Refuse(desired or 0, "", error.reason, str(error)))
                 return
@@ -142,14 +142,17 @@ class Agent:
         scratch = self.state.scratch("metadata")
         trusted = self.state.metadata(self.pointer)
         repository = Repository(self.settings.releases, self.settings.root, scratch, trusted=trusted)
-        return repository.refresh(self.settings.name, self.pointer.highest), repository
+        catalog = repository.refresh(self.settings.name, self.pointer.highest)
+        if catalog.highest != self.pointer.highest:
+            self._flip(replace(self.pointer, highest=catalog.highest))  # a replay of what was only looked at is refused
+        return catalog, repository
 
     def _update(self, release: Release, repository: Repository, seen: Observation) -> None:
         self.status.state, self.status.reason, self.status.refused = "updating", f"to release {release.version}", ""
         try:
             engine = self._prepare(release, repository)
         except Unreachable as error:
-            self.status.event("unreachable", str(error))
+            self.status.event(error.reason, str(error))
             self.status.state, self.status.reason = ("serving" if seen.active else "waiting"), str(error)
             return
         except RefusedRelease as error:
@@ -178,8 +181,7 @@ class Agent:
         self.state.keep(repository.metadata, self.state.root / "metadata" / number)
         self._failpoint("before_flip")
         previous = self.pointer.active or self.pointer.previous
-        highest = {role: max(v, self.pointer.highest.get(role, 0)) for role, v in catalog.versions.items()}
-        self._flip(Pointer(release, previous, number, highest, unfinished_starts=0, probation=True))
+        self._flip(Pointer(release, previous, number, catalog.highest, unfinished_starts=0, probation=True))
         self._failpoint("flipped")
         self.serving.swap(engine)
         self._served_since = time.monotonic()

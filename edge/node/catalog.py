@@ -2,12 +2,31 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypedDict
 
 from edgedistill.errors import NodeError
 
 
 class Unreachable(NodeError):  # noqa: N818 - the state it names
-    """The origin does not answer; the node goes on with what it has."""
+    """The origin does not give what is asked; the node goes on with what it has, and asks again.
+
+    `reason` is the event's slug: `unreachable`, `missing_file` or `redirected`.
+    """
+
+    def __init__(self, message: str, reason: str = "unreachable") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class Seen(TypedDict):
+    """The highest version of a TUF role that this node has seen, and the keys that it was signed for.
+
+    It binds as long as the role has these keys: versions that a thief of the old ones made up do not bar a role whose
+    keys were changed by a newer, signed root.
+    """
+
+    version: int
+    keyids: list[str]  # sorted
 
 
 @dataclass(frozen=True)
@@ -17,4 +36,4 @@ class Catalog:
     latest: int
     minimum_version: int
     releases: Mapping[int, str]  # version -> digest
-    versions: Mapping[str, int]  # of the TUF roles
+    highest: Mapping[str, Seen]  # TUF role -> what is to be remembered, this refresh and all before it

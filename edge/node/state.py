@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from edge.node.catalog import Seen
 from edgedistill.errors import NodeError
 from edgedistill.storage import pretty_json
 
@@ -37,7 +38,7 @@ class Pointer:
     active: Release | None = None
     previous: Release | None = None
     metadata: str | None = None  # folder below metadata/
-    highest: Mapping[str, int] = field(default_factory=dict)  # TUF role -> highest version seen
+    highest: Mapping[str, Seen] = field(default_factory=dict)  # TUF role -> highest version seen, with its keys
     unfinished_starts: int = 0  # starts since the activation that did not reach the end of the probation
     probation: bool = False  # the active release has not yet proven itself
 

@@ -1,16 +1,19 @@
 """What a node believes: The Update Framework over a folder or a web server, and the check at boot that needs neither.
 
 A refresh works on a scratch copy of the trusted metadata: python-tuf does not fsync, and metadata that a power cut
-truncated would let an old release list in. The highest versions that this node has seen stand in its pointer, so even
-then a replay is refused.
+truncated would let an old release list in. The highest versions that this node has seen stand in its pointer, each
+with the keys it was signed for, so even then a replay is refused; and when a newer root has changed a role's keys,
+versions that a thief of the old ones made up bar nothing.
 """
 
 import json
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import urllib3
 from tuf.api.exceptions import (
@@ -24,23 +27,42 @@ from tuf.api.exceptions import (
     UnsignedMetadataError,
 )
 from tuf.api.metadata import Metadata, Root, TargetFile, Targets
-from tuf.ngclient import FetcherInterface, Updater
+from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
 
-from edge.node.catalog import Catalog, Unreachable
+from edge.node.catalog import Catalog, Seen, Unreachable
 from edge.node.state import Release
 from edgedistill.bundle import MANIFEST, Manifest
 from edgedistill.errors import NodeError, RefusedRelease
 from edgedistill.storage import digest
 
 TIMEOUT_S = 10.0
-ROLES = ("timestamp", "snapshot", "releases")
+ROLES = ("timestamp", "snapshot", "targets")  # whose keys the root names; `releases` has its keys from targets
+LIMITS = UpdaterConfig(
+    max_root_rotations=64,  # in one refresh; a node that was away longer takes the next ones with its next look
+    root_max_length=64 << 10,
+    timestamp_max_length=16 << 10,
+    snapshot_max_length=64 << 10,
+    targets_max_length=4 << 20,
+)
+SMALL_BYTES = 4 << 20  # the most of any metadata file, manifest or index, whatever lengths were signed
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
-class FolderFetcher(FetcherInterface):
+class Redirected(DownloadHTTPError):  # noqa: N818 - what the origin did
+    """The origin sent us elsewhere; a captive portal does that, and a thief."""
+
+
+class _Fetcher(FetcherInterface):
+    def download_bytes(self, url: str, max_length: int) -> bytes:
+        """All metadata comes this way. A snapshot's key may sign any length; no more than the limit is read."""
+        return super().download_bytes(url, min(max_length, SMALL_BYTES))
+
+
+class FolderFetcher(_Fetcher):
     """Reads the repository from a mounted folder."""
 
     def _fetch(self, url: str) -> Iterator[bytes]:
-        path = Path(urlsplit(url).path)
+        path = Path(url2pathname(urlsplit(url).path))
         if not path.is_file():
             raise DownloadHTTPError(f"no {path.name} at the origin", 404)
         with path.open("rb") as handle:
@@ -48,7 +70,7 @@ class FolderFetcher(FetcherInterface):
                 yield block
 
 
-class HttpFetcher(FetcherInterface):
+class HttpFetcher(_Fetcher):
     """Reads the repository from one web server; never follows a redirect to another."""
 
     def __init__(self) -> None:
@@ -59,9 +81,11 @@ class HttpFetcher(FetcherInterface):
         try:
             response = self._pool.request("GET", url, preload_content=False, redirect=False)
             with response:
+                if 300 <= response.status < 400:
+                    raise Redirected("the origin redirects, which is not followed", response.status)
                 if response.status != 200:
                     raise DownloadHTTPError(f"the origin answered {response.status}", response.status)
-                yield from response.stream(1 << 16)
+                yield from response.stream(1 << 16, decode_content=False)  # a gzip bomb stays a small wrong file
         except urllib3.exceptions.HTTPError as error:
             raise DownloadError(f"the origin does not answer: {error}") from error
 
@@ -70,7 +94,7 @@ class Repository:
     """The origin, seen through a scratch copy of the trusted metadata."""
 
     def __init__(self, origin: str, root: bytes, scratch: Path, *, trusted: Path | None) -> None:
-        if trusted is not None:
+        if trusted is not None and trusted.is_dir():
             shutil.copytree(trusted, scratch, dirs_exist_ok=True, symlinks=True)
         is_web = origin.startswith(("http://", "https://"))
         base = origin.rstrip("/") if is_web else Path(origin).resolve().as_uri()
@@ -81,6 +105,7 @@ class Repository:
                 f"{base}/metadata/",
                 target_base_url=f"{base}/targets/",
                 fetcher=HttpFetcher() if is_web else FolderFetcher(),
+                config=LIMITS,
                 bootstrap=root,
             )
         except RepositoryError as error:
@@ -88,36 +113,30 @@ class Repository:
                 f"the root of trust is refused: {error}; give the operator's 1.root.json, --root"
             ) from error
 
-    def refresh(self, name: str, highest: Mapping[str, int]) -> Catalog:
+    def refresh(self, name: str, highest: Mapping[str, Seen]) -> Catalog:
         """Fetch and verify the metadata, and read the index of one name.
 
         Args:
             name: of the releases.
-            highest: TUF role -> highest version that this node has seen.
+            highest: TUF role -> what this node has seen.
 
         Raises:
-            Unreachable: the origin does not answer.
-            RefusedRelease: `expired_metadata`, `old_metadata`, `bad_signature` or `bad_metadata`.
+            Unreachable: the origin does not answer, or not with what its metadata lists.
+            RefusedRelease: `expired_metadata`, `old_metadata`, `bad_signature`, `wrong_digest` or `bad_metadata`.
         """
         try:
             self._updater.refresh()
             target = self._updater.get_targetinfo(f"{name}/index.json")
-            versions = self._versions()
-            for role, seen in highest.items():
-                if versions.get(role, 0) < seen:
-                    raise RefusedRelease(
-                        "old_metadata",
-                        f"the origin's {role} is version {versions.get(role)}, this node has seen {seen}",
-                    )
+            remembered = remember(highest, self._seen())
             if target is None:
-                return Catalog(0, 0, {}, versions)
-            index = json.loads(self._read(target))
+                return Catalog(0, 0, {}, remembered)
+            return _catalog(json.loads(self._read(target)), remembered)
         except RefusedRelease:
             raise
+        except DownloadLengthMismatchError as error:
+            raise RefusedRelease("bad_metadata", f"the origin's list of releases does not end: {error}") from error
         except Exception as error:
             raise _typed(error) from error
-        releases = {int(version): value for version, value in index["releases"].items()}
-        return Catalog(int(index["latest"]), int(index["minimum_version"]), releases, versions)
 
     def fetch(self, release: Release, folder: Path) -> Manifest:
         """Download one listed release; every file is checked against its signed length and digest.
@@ -134,33 +153,73 @@ class Repository:
             manifest = Manifest.parse(data)
             if (manifest.name, manifest.version) != (release.name, release.version):
                 raise RefusedRelease("mix_and_match", f"the manifest is of {manifest.name} {manifest.version}")
-            for name in manifest.files:
-                self._target(f"{root}/{name}", folder / name)
+            for name, file in manifest.files.items():
+                self._target(f"{root}/{name}", folder / name, size=file.size_bytes)
         except RefusedRelease:
             raise
         except Exception as error:
             raise _typed(error) from error
         return manifest
 
-    def _target(self, path: str, file: Path) -> bytes:
+    def _target(self, path: str, file: Path, *, size: int | None = None) -> bytes:
         target = self._updater.get_targetinfo(path)
         if target is None:
             raise RefusedRelease("missing_file", f"{path} is not among the signed targets")
+        if size is not None and target.length != size:
+            raise RefusedRelease("mix_and_match", f"{path} is signed with {target.length} bytes, its manifest: {size}")
+        if size is None and target.length > SMALL_BYTES:
+            raise RefusedRelease("bad_metadata", f"{path} is signed with {target.length} bytes, above {SMALL_BYTES}")
         file.parent.mkdir(parents=True, exist_ok=True)
         self._updater.download_target(target, str(file))
         return file.read_bytes() if file.name == MANIFEST else b""
 
     def _read(self, target: TargetFile) -> bytes:
+        if target.length > SMALL_BYTES:
+            raise RefusedRelease("bad_metadata", f"the index has {target.length} bytes, above {SMALL_BYTES}")
         path = self.metadata / "index.json"
         self._updater.download_target(target, str(path))
         data = path.read_bytes()
         path.unlink()
         return data
 
-    def _versions(self) -> dict[str, int]:
-        return {role: _version(self.metadata / f"{role}.json") for role in ROLES} | {
-            "root": _version(self.metadata / "root.json")
+    def _seen(self) -> dict[str, Seen]:
+        """What the verified metadata in the scratch copy says, root first."""
+        root = Metadata[Root].from_file(str(self.metadata / "root.json")).signed
+        targets = Metadata[Targets].from_file(str(self.metadata / "targets.json")).signed
+        releases = targets.delegations.roles["releases"] if targets.delegations and targets.delegations.roles else None
+        if releases is None:
+            raise RefusedRelease("bad_metadata", "targets.json delegates nothing to `releases`")
+        keyids = {role: sorted(root.roles[role].keyids) for role in ("root", *ROLES)} | {
+            "releases": sorted(releases.keyids)
         }
+        return {role: Seen(version=_version(self.metadata / f"{role}.json"), keyids=keyids[role]) for role in keyids}
+
+
+def remember(highest: Mapping[str, Seen], now: Mapping[str, Seen]) -> dict[str, Seen]:
+    """What a node has seen after this refresh.
+
+    A role's number binds as long as its keys are the same; the root's always. A role gets other keys only by a root
+    (or, for `releases`, targets) that is itself at least as new as the one that was seen.
+
+    Raises:
+        RefusedRelease: `old_metadata`.
+    """
+    for role, seen in highest.items():
+        is_bound = role == "root" or seen["keyids"] == now[role]["keyids"]
+        if is_bound and now[role]["version"] < seen["version"]:
+            raise RefusedRelease(
+                "old_metadata",
+                f"the origin's {role} is version {now[role]['version']}, this node has seen {seen['version']}",
+            )
+    return dict(now)
+
+
+def _catalog(index: dict[str, Any], highest: Mapping[str, Seen]) -> Catalog:
+    releases = {int(version): str(value) for version, value in index["releases"].items()}
+    for version, value in releases.items():
+        if not _DIGEST.fullmatch(value):
+            raise ValueError(f"release {version} is listed with digest {value[:80]!r}")
+    return Catalog(int(index["latest"]), int(index["minimum_version"]), releases, highest)
 
 
 def verify_offline(metadata: Path, root: bytes, manifest: bytes, release: Release) -> None:
@@ -213,6 +272,10 @@ def _typed(error: Exception) -> NodeError | RefusedRelease:
         return RefusedRelease("old_metadata", f"the origin offers an older list of releases: {error}")
     if isinstance(error, DownloadLengthMismatchError):
         return RefusedRelease("wrong_digest", f"a file of the origin is longer than was signed: {error}")
+    if isinstance(error, Redirected):
+        return Unreachable(str(error), "redirected")
+    if isinstance(error, DownloadHTTPError) and error.status_code == 404:
+        return Unreachable(f"the origin lacks a file that it should have: {error}", "missing_file")
     if isinstance(error, DownloadError):
         return Unreachable(f"the origin does not answer: {error}")
     return RefusedRelease("bad_metadata", f"the origin's list of releases is refused: {error!r}")
