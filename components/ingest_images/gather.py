@@ -2,13 +2,13 @@
 
 import contextlib
 import ctypes
-import threading
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from components.ingest_images.likeness import Impression, impression
 from components.ingest_images.sources import MAX_BYTES, WORKERS, Entry, Item, Refusal, Source
+from edgedistill.budget import Budget
 from edgedistill.errors import DatasetError, RefusedImage
 from edgedistill.images import INGEST_FORMATS, MAX_PIXELS, decode, read_header
 from edgedistill.progress import Progress
@@ -91,28 +91,6 @@ def gather(store: ObjectStore, name: str, source: Source, progress: Progress) ->
     gathered.images = [(source.settle(entry), seen) for entry, seen in gathered.images]
     gathered.broken = [source.settle(entry) for entry in gathered.broken]
     return gathered
-
-
-class Budget:
-    """So much of something at once. What is larger than the whole goes alone."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._used = 0
-        self._changed = threading.Condition()
-
-    def take(self, amount: int) -> int:
-        """Wait until there is room; gives what was taken."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self._used or self._used + amount <= self._limit)
-            self._used += amount
-        return amount
-
-    def give(self, amount: int) -> None:
-        """Put back what was taken."""
-        with self._changed:
-            self._used -= amount
-            self._changed.notify_all()
 
 
 def _give_blocks_back() -> None:

@@ -1,84 +1,138 @@
-"""The Open Inference Protocol v2, without its transports: tensors in, tensors out, or a ProtocolError."""
+"""The Open Inference Protocol v2, without its transports: tensors in, tensors out, or a ProtocolError.
 
-import base64
-import binascii
-import math
-import struct
-from collections.abc import Sequence
-from dataclasses import dataclass
+One input, `image`: UINT8 (B, S, S, 3), or BYTES (B) of JPEG and PNG. Three outputs:
+
+    logits       FP32 (B, K)    what is answered when a request asks for nothing else
+    label        BYTES (B, k)   the k most probable classes, best first
+    probability  FP32 (B, k)    theirs
+
+A request asks for the last two by the parameter `top_k`, or by naming them. Triton's `classification` extension
+(`class_count` in tritonclient) works on logits and probability: BYTES (B, k) of "value:index:label".
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge.node.engine import Engine, Serving
+from edge.node.pictures import Decoder
+from edge.node.tensors import MAX_BATCH, Output, ProtocolError, Tensor, clipped, picture_elements, uint8_batch
 from edgedistill import __version__
-from edgedistill.errors import DatasetError
-from edgedistill.images import center_view, decode
 
-INPUT, OUTPUT = "image", "logits"
-MAX_BATCH = 32
+INPUT, LOGITS, LABEL, PROBABILITY = "image", "logits", "label", "probability"
+TOP_K = 5  # of a request that names `label` or `probability` and no number
 MAX_BODY = 64 << 20  # bytes
 PLATFORM = "openvino"
-EXTENSIONS = ("binary_tensor_data",)
-
-
-class ProtocolError(Exception):
-    """What the client did wrong; `status` is the HTTP status, `code` the name of the gRPC one."""
-
-    def __init__(self, message: str, *, status: int = 400, code: str = "INVALID_ARGUMENT") -> None:
-        super().__init__(message)
-        self.status, self.code = status, code
+EXTENSIONS = ("binary_tensor_data", "classification", "model_repository")
+__all__ = ["MAX_BATCH", "MAX_BODY", "Answer", "Inference", "InferRequest", "ProtocolError", "Tensor", "Wanted"]
 
 
 @dataclass(frozen=True)
-class Tensor:
-    """One input as it came: raw bytes, or a flat list of values."""
+class Wanted:
+    """An output that a request names."""
 
     name: str
-    datatype: str
-    shape: tuple[int, ...]
-    raw: bytes | None = None
-    values: Sequence[Any] = ()
+    classes: Any = None  # Triton's classification: so many strings instead of the numbers; as the client sent it
+    is_binary: bool | None = None  # of HTTP; None: as the request says for all
 
 
-def active_engine(serving: Serving, name: str, version: str = "") -> Engine:
-    """The engine that a request means. Raises ProtocolError: not ready, or no such model."""
-    engine = serving.engine
-    if engine is None:
-        raise ProtocolError("no release is active on this node yet", status=503, code="UNAVAILABLE")
-    if name != engine.release.name or version not in ("", str(engine.release.version)):
-        wanted = f"{name} version {version}" if version else name
-        active = f"{engine.release.name} version {engine.release.version}"
-        raise ProtocolError(f"no model {wanted!r}; this node serves {active}", status=404, code="NOT_FOUND")
-    return engine
+@dataclass(frozen=True)
+class InferRequest:
+    """What a client asks, as both transports read it."""
+
+    inputs: Sequence[Tensor]
+    outputs: Sequence[Wanted] = ()
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    id: str = ""
 
 
-async def infer(serving: Serving, engine: Engine, inputs: Sequence[Tensor]) -> NDArray[np.float32]:
-    """Answer one request.
+@dataclass(frozen=True)
+class Answer:
+    """What a client gets, and which release said it."""
 
-    Returns:
-        (B, K) float32 logits.
+    engine: Engine
+    outputs: tuple[Output, ...]
+    id: str = ""
 
-    Raises:
-        ProtocolError: other inputs than one `image`, as UINT8 (B, S, S, 3) or BYTES (B) of JPEG or PNG.
-    """
-    if len(inputs) != 1 or inputs[0].name != INPUT:
-        names = [tensor.name for tensor in inputs]
-        raise ProtocolError(f"the inputs are {names}, expected one named {INPUT!r}")
-    return await serving.infer(engine, _images(inputs[0], engine.manifest.size))
+    @property
+    def parameters(self) -> dict[str, str]:
+        """Of the response."""
+        return {"release_digest": self.engine.release.digest}
+
+    def head(self) -> dict[str, Any]:
+        """The response without its outputs, as JSON says it."""
+        release = self.engine.release
+        head: dict[str, Any] = {"model_name": release.name, "model_version": str(release.version)}
+        return head | ({"id": self.id} if self.id else {}) | {"parameters": self.parameters}
 
 
-def metadata(engine: Engine) -> dict[str, Any]:
-    """The model's metadata, as both transports tell it."""
-    size = engine.manifest.size
-    return {
-        "name": engine.release.name,
-        "versions": [str(engine.release.version)],
-        "platform": PLATFORM,
-        "inputs": [{"name": INPUT, "datatype": "UINT8", "shape": [-1, size, size, 3]}],
-        "outputs": [{"name": OUTPUT, "datatype": "FP32", "shape": [-1, engine.manifest.classes]}],
-    }
+class Inference:
+    """Answers requests from the active engine. Every method that takes a name may raise ProtocolError."""
+
+    def __init__(self, serving: Serving, decoder: Decoder) -> None:
+        self.serving, self._decoder = serving, decoder
+
+    def engine(self, name: str, version: str = "") -> Engine:
+        """The engine that a request means. Raises ProtocolError: not ready, or no such model."""
+        engine = self.serving.engine
+        if engine is None:
+            raise ProtocolError("no_release", "no release is active on this node yet", 503, "UNAVAILABLE")
+        if name != engine.release.name or version not in ("", str(engine.release.version)):
+            wanted = f"{name} version {version}" if version else name
+            active = f"{engine.release.name} version {engine.release.version}"
+            raise ProtocolError(
+                "no_model", f"no model {clipped(wanted)}; this node serves {active}", 404, "NOT_FOUND"
+            )
+        return engine
+
+    async def infer(self, engine: Engine, request: InferRequest) -> Answer:
+        """Answer one request.
+
+        Raises:
+            ProtocolError: other inputs, outputs or parameters than the module's docstring says; or the release gave
+                an answer that is not finite.
+        """
+        if len(request.inputs) != 1 or request.inputs[0].name != INPUT:
+            names = clipped([tensor.name for tensor in request.inputs[:4]])
+            raise ProtocolError("bad_input", f"the inputs are {names}, expected one named {INPUT!r}")
+        wanted, count = _wanted(request, engine.manifest.classes)
+        logits = await self._logits(engine, request.inputs[0])
+        if not np.isfinite(logits).all():
+            raise ProtocolError("not_finite", "the release's answer is not finite", 500, "INTERNAL")
+        return Answer(engine, _outputs(wanted, logits, engine.labels, count), request.id)
+
+    async def _logits(self, engine: Engine, tensor: Tensor) -> NDArray[np.float32]:
+        size = engine.manifest.size
+        if tensor.datatype == "BYTES":
+            return await self.serving.infer(engine, await self._decoder.views(picture_elements(tensor), size))
+        return await self.serving.infer(engine, uint8_batch(tensor, size))
+
+    def metadata(self, name: str, version: str = "") -> dict[str, Any]:
+        """The model's metadata; `parameters` has its labels, in the order of the logits, and its digest."""
+        engine = self.engine(name, version)
+        size, classes = engine.manifest.size, engine.manifest.classes
+        return {
+            "name": engine.release.name,
+            "versions": [str(engine.release.version)],
+            "platform": PLATFORM,
+            "inputs": [{"name": INPUT, "datatype": "UINT8", "shape": [-1, size, size, 3]}],
+            "outputs": [
+                {"name": LOGITS, "datatype": "FP32", "shape": [-1, classes]},
+                {"name": LABEL, "datatype": "BYTES", "shape": [-1, -1]},
+                {"name": PROBABILITY, "datatype": "FP32", "shape": [-1, -1]},
+            ],
+            "parameters": {"labels": list(engine.labels), "release_digest": engine.release.digest},
+        }
+
+    def index(self) -> list[dict[str, str]]:
+        """The models that this node serves: one, or none yet."""
+        engine = self.serving.engine
+        if engine is None:
+            return []
+        return [{"name": engine.release.name, "version": str(engine.release.version), "state": "READY", "reason": ""}]
 
 
 def server_metadata() -> dict[str, Any]:
@@ -86,62 +140,64 @@ def server_metadata() -> dict[str, Any]:
     return {"name": "edgedistill-node", "version": __version__, "extensions": list(EXTENSIONS)}
 
 
-def _images(tensor: Tensor, size: int) -> NDArray[np.uint8]:
-    if not tensor.shape or not 1 <= tensor.shape[0] <= MAX_BATCH:
-        raise ProtocolError(f"the shape is {list(tensor.shape)}, expected a batch of 1 to {MAX_BATCH}")
-    if tensor.datatype == "BYTES":
-        return _decoded(tensor, size)
-    wanted = (tensor.shape[0], size, size, 3)
-    if tensor.datatype != "UINT8" or tensor.shape != wanted:
-        got = f"{tensor.datatype} {list(tensor.shape)}"
-        raise ProtocolError(f"the input is {got}, expected UINT8 {list(wanted)} or BYTES [{wanted[0]}] of JPEG or PNG")
-    if tensor.raw is None:
-        return _from_values(tensor.values, wanted)
-    if len(tensor.raw) != math.prod(wanted):
-        raise ProtocolError(f"the input holds {len(tensor.raw)} bytes, its shape says {math.prod(wanted)}")
-    return np.frombuffer(tensor.raw, np.uint8).reshape(wanted)
+def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    """(B, K) finite logits -> (B, K) probabilities, in float64: no logit, however large, overflows."""
+    shifted = logits.astype(np.float64)
+    shifted -= shifted.max(axis=1, keepdims=True)
+    powers = np.exp(shifted)
+    result: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
+    return result
 
 
-def _from_values(values: Sequence[Any], shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    try:
-        array = np.asarray(values)
-        if array.dtype.kind not in "iu" or array.size != math.prod(shape) or array.min() < 0 or array.max() > 255:
-            raise ValueError
-    except (ValueError, OverflowError):
-        raise ProtocolError(f"the data are no {math.prod(shape)} whole numbers from 0 to 255") from None
-    return array.astype(np.uint8).reshape(shape)
+def _wanted(request: InferRequest, classes: int) -> tuple[Sequence[Wanted], int]:
+    """The outputs to give, and k."""
+    asked = request.parameters.get("top_k")
+    count = _count("top_k", asked, classes) if asked is not None else min(TOP_K, classes)
+    default = (LABEL, PROBABILITY) if asked is not None else (LOGITS,)
+    names = [one.name for one in request.outputs]
+    unknown = [name for name in names if name not in (LOGITS, LABEL, PROBABILITY)]
+    if unknown or len(set(names)) != len(names):
+        expected = f"expected {LOGITS!r}, {LABEL!r} or {PROBABILITY!r}, each once"
+        raise ProtocolError("bad_output", f"the outputs are {clipped(names[:4])}, {expected}")
+    for one in request.outputs:
+        if one.classes is not None and one.name == LABEL:
+            raise ProtocolError("bad_output", f"classification of {LABEL!r}; ask for it of {LOGITS!r}")
+    return request.outputs or [Wanted(name) for name in default], count
 
 
-def _decoded(tensor: Tensor, size: int) -> NDArray[np.uint8]:
-    if len(tensor.shape) != 1:
-        raise ProtocolError(f"the shape of BYTES is {list(tensor.shape)}, expected one number")
-    pictures = _elements(tensor.raw) if tensor.raw is not None else [_base64(value) for value in tensor.values]
-    if len(pictures) != tensor.shape[0]:
-        raise ProtocolError(f"the input holds {len(pictures)} pictures, its shape says {tensor.shape[0]}")
-    try:
-        return np.stack([center_view(decode(picture), size) for picture in pictures])
-    except DatasetError as error:
-        raise ProtocolError(str(error)) from error
+def _count(name: str, value: Any, classes: int) -> int:
+    """A number of classes; more than there are means all, so one client suits every student."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ProtocolError("bad_parameter", f"{name} is {clipped(value)}, expected a whole number from 1")
+    return min(value, classes)
 
 
-def _elements(raw: bytes) -> list[bytes]:
-    """BYTES in binary form: a little-endian length of four bytes before each element."""
-    elements, at = [], 0
-    while at < len(raw):
-        if at + 4 > len(raw):
-            raise ProtocolError("the BYTES data end inside an element's length")
-        (length,) = struct.unpack_from("<I", raw, at)
-        if at + 4 + length > len(raw):
-            raise ProtocolError(f"an element of the BYTES data claims {length} bytes, {len(raw) - at - 4} are left")
-        elements.append(raw[at + 4 : at + 4 + length])
-        at += 4 + length
-    return elements
+def _outputs(
+    wanted: Sequence[Wanted], logits: NDArray[np.float32], labels: Sequence[str], count: int
+) -> tuple[Output, ...]:
+    numbers, text = {LOGITS: logits}, [label.encode() for label in labels]
+    best = np.argsort(-logits, axis=1, kind="stable")  # equal ones in the order of the labels
+    top = best[:, :count]
+    made = []
+    if any(one.name == PROBABILITY for one in wanted):
+        numbers[PROBABILITY] = softmax(logits).astype(np.float32)
+    for one in wanted:
+        if one.classes is not None:
+            first = best[:, : _count("classification", one.classes, logits.shape[1])]
+            made.append(Output(one.name, _classification(numbers[one.name], first, labels)))
+        elif one.name == LABEL:
+            made.append(Output(LABEL, [[text[i] for i in row] for row in top]))
+        elif one.name == PROBABILITY:
+            made.append(Output(PROBABILITY, np.take_along_axis(numbers[PROBABILITY], top, axis=1)))
+        else:
+            made.append(Output(LOGITS, logits))
+    return tuple(made)
 
 
-def _base64(value: Any) -> bytes:
-    if isinstance(value, bytes):
-        return value
-    try:
-        return base64.b64decode(value, validate=True)
-    except (binascii.Error, TypeError, ValueError):
-        raise ProtocolError("a picture in JSON is no base64 string; send it so, or as binary data") from None
+def _classification(
+    values: NDArray[np.float32], first: NDArray[np.int64], labels: Sequence[str]
+) -> list[list[bytes]]:
+    """(B, k) strings as Triton makes them."""
+    return [
+        [f"{value[i]:f}:{i}:{labels[i]}".encode() for i in row] for value, row in zip(values, first, strict=True)
+    ]

@@ -48,6 +48,7 @@ components.score_teacher.run:
 components.train_teacher.run: train_teacher
 edgedistill.ahead:
 edgedistill.answers: evaluate
+edgedistill.budget: ingest
 edgedistill.bundle: release
 edgedistill.charts:
 edgedistill.collect:

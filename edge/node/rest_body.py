@@ -1,0 +1,109 @@
+"""The bodies of the v2 protocol over HTTP: JSON, and the binary tensors that may follow it."""
+
+import json
+from typing import Any
+
+import numpy as np
+
+from edge.node.inference import Answer, InferRequest, Wanted
+from edge.node.tensors import Output, ProtocolError, Tensor, clipped
+
+HEADER = "Inference-Header-Content-Length"
+MAX_JSON = 8 << 20  # bytes: reading it holds up every other request; larger batches go as binary data
+_NO_REQUEST = "the request is no v2 inference request"
+
+
+def parse(body: bytes, header: str | None = None) -> InferRequest:
+    """The request in a body; `header` is the value of Inference-Header-Content-Length, if there is one.
+
+    Raises:
+        ProtocolError: no JSON, other types than the protocol's, or sizes that are not those of the body.
+    """
+    length = len(body)
+    if header is not None:
+        if not (header.isascii() and header.isdecimal() and len(header) < 12 and int(header) <= len(body)):
+            raise ProtocolError("bad_header", f"{HEADER} is {clipped(header)}, the body has {len(body)} bytes")
+        length = int(header)
+    if length > MAX_JSON:
+        message = f"the JSON has {length} bytes, over {MAX_JSON}; send the tensor as binary data"
+        raise ProtocolError("too_large", message, 413, "RESOURCE_EXHAUSTED")
+    try:
+        document = json.loads(body[:length])
+    except (ValueError, RecursionError):
+        raise ProtocolError("bad_json", f"{_NO_REQUEST}: its {length} bytes of JSON cannot be read") from None
+    document = _typed(document, dict, "the request")
+    inputs = _typed(document.get("inputs"), list, "inputs")
+    tensors, at = [], length
+    for one in inputs[:2]:  # a second one is refused anyway
+        tensor, at = _tensor(_typed(one, dict, "an input"), body, at)
+        tensors.append(tensor)
+    if len(inputs) < 2 and at != len(body):
+        raise ProtocolError("bad_length", f"{len(body) - at} bytes follow the last binary tensor")
+    outputs = [_wanted(_typed(one, dict, "an output")) for one in _typed(document.get("outputs", []), list, "outputs")]
+    parameters = _typed(document.get("parameters", {}), dict, "parameters")
+    return InferRequest(tensors, outputs, parameters, _typed(document.get("id", ""), str, "id"))
+
+
+def encode(answer: Answer, request: InferRequest) -> tuple[bytes, dict[str, str]]:
+    """The body of an answer and its headers."""
+    default = request.parameters.get("binary_data_output") is True
+    is_binary = {one.name: one.is_binary for one in request.outputs}
+    described, tail = [], b""
+    for output in answer.outputs:
+        chosen = is_binary.get(output.name)
+        told, raw = _output(output, binary=default if chosen is None else chosen)
+        described.append(told)
+        tail += raw
+    text = json.dumps(answer.head() | {"outputs": described}).encode()
+    if not tail:
+        return text, {"Content-Type": "application/json"}
+    return text + tail, {"Content-Type": "application/octet-stream", HEADER: str(len(text))}
+
+
+def _typed(value: Any, kind: type, name: str) -> Any:
+    expected = {dict: "an object", list: "a list", str: "a string"}[kind]
+    if not isinstance(value, kind):
+        raise ProtocolError("bad_json", f"{_NO_REQUEST}: {name} is {clipped(value)}, expected {expected}")
+    return value
+
+
+def _tensor(one: dict[str, Any], body: bytes, at: int) -> tuple[Tensor, int]:
+    """An input, and where in the body the next one's binary data begin."""
+    name, datatype = (_typed(one.get(key), str, key) for key in ("name", "datatype"))
+    shape = _typed(one.get("shape"), list, "shape")
+    if len(shape) > 8 or not all(isinstance(n, int) and not isinstance(n, bool) for n in shape):
+        raise ProtocolError("bad_shape", f"the shape is {clipped(shape[:9])}, expected whole numbers")
+    size = _typed(one.get("parameters", {}), dict, "parameters").get("binary_data_size")
+    if size is None:
+        return Tensor(name, datatype, tuple(shape), None, _flat(_typed(one.get("data"), list, "data"))), at
+    if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= len(body) - at:
+        raise ProtocolError("bad_length", f"binary_data_size is {clipped(size)}, {len(body) - at} bytes are left")
+    return Tensor(name, datatype, tuple(shape), memoryview(body)[at : at + size]), at + size
+
+
+def _flat(data: list[Any]) -> Any:
+    """v2 allows nested lists; pictures in them are flattened by numpy, strings are left alone."""
+    if data and isinstance(data[0], list):
+        try:
+            return np.asarray(data).reshape(-1)
+        except (ValueError, TypeError, OverflowError, RecursionError):
+            raise ProtocolError("bad_data", "the nested data are of several lengths") from None
+    return data
+
+
+def _wanted(one: dict[str, Any]) -> Wanted:
+    parameters = _typed(one.get("parameters", {}), dict, "parameters")
+    is_binary = parameters.get("binary_data")
+    return Wanted(
+        _typed(one.get("name"), str, "name"),
+        parameters.get("classification"),
+        None if is_binary is None else is_binary is True,
+    )
+
+
+def _output(output: Output, *, binary: bool) -> tuple[dict[str, Any], bytes]:
+    told: dict[str, Any] = {"name": output.name, "datatype": output.datatype, "shape": output.shape}
+    if not binary:
+        return told | {"data": output.listed()}, b""
+    raw = output.raw()
+    return told | {"parameters": {"binary_data_size": len(raw)}}, raw

@@ -1,0 +1,36 @@
+"""So much of something at once, for threads that would together hold too much memory."""
+
+import threading
+
+
+class Budget:
+    """A limit that threads share, first come first served. What is larger than the whole goes alone."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._used = 0
+        self._arrived, self._admitted = 0, 0
+        self._changed = threading.Condition()
+
+    def take(self, amount: int) -> int:
+        """Wait until there is room; gives what was taken.
+
+        In order of arrival: else a stream of small amounts would keep a large one waiting for ever.
+        """
+        with self._changed:
+            ticket = self._arrived
+            self._arrived += 1
+            self._changed.wait_for(lambda: ticket == self._admitted and self._fits(amount))
+            self._admitted += 1
+            self._used += amount
+            self._changed.notify_all()
+        return amount
+
+    def give(self, amount: int) -> None:
+        """Put back what was taken."""
+        with self._changed:
+            self._used -= amount
+            self._changed.notify_all()
+
+    def _fits(self, amount: int) -> bool:
+        return not self._used or self._used + amount <= self._limit
