@@ -18,7 +18,9 @@ import uvicorn
 
 from edge.node.agent import Agent, Settings
 from edge.node.engine import Serving
+from edge.node.inference import Inference
 from edge.node.metrics import Metrics
+from edge.node.pictures import Decoder
 from edge.node.server_grpc import start as start_grpc
 from edge.node.server_rest import build_app
 from edge.node.state import State
@@ -65,15 +67,16 @@ async def _run(options: argparse.Namespace) -> None:
             f"the root of trust {options.root} cannot be read: {error.strerror}; give --root FILE"
         ) from error
     settings = Settings(options.node_name, options.name, options.releases, root, options.version_file, options.version)
-    serving, metrics = Serving(), Metrics()
+    serving, metrics, decoder = Serving(), Metrics(), Decoder()
+    inference = Inference(serving, decoder)
     agent = Agent(settings, State(options.state), serving, _failpoint(os.environ.get("EDGEDISTILL_FAILPOINT", "")))
     agent.boot()
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     listener = _listen(options.listen, options.http_port)
-    grpc_server, grpc_port = await start_grpc(agent, metrics, f"{options.listen}:{options.grpc_port}")
-    config = uvicorn.Config(build_app(agent, metrics), log_config=None, access_log=False, lifespan="off")
+    grpc_server, grpc_port = await start_grpc(inference, metrics, f"{options.listen}:{options.grpc_port}")
+    config = uvicorn.Config(build_app(agent, inference, metrics), log_config=None, access_log=False, lifespan="off")
     http = _HttpServer(config)
     serving_http = asyncio.create_task(http.serve([listener]))
     http_port = listener.getsockname()[1]
@@ -85,6 +88,7 @@ async def _run(options: argparse.Namespace) -> None:
         await serving_http
         await grpc_server.stop(5)
         serving.close()
+        decoder.close()
 
 
 async def _rounds(agent: Agent, stopping: asyncio.Event, poll_s: float) -> None:

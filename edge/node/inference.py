@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from edge.node.engine import Engine, Serving
 from edge.node.pictures import Decoder
-from edge.node.tensors import MAX_BATCH, Output, ProtocolError, Tensor, clipped, picture_elements, uint8_batch
+from edge.node.tensors import Output, ProtocolError, Tensor, clipped, picture_elements, uint8_batch
 from edgedistill import __version__
 
 INPUT, LOGITS, LABEL, PROBABILITY = "image", "logits", "label", "probability"
@@ -27,7 +27,6 @@ TOP_K = 5  # of a request that names `label` or `probability` and no number
 MAX_BODY = 64 << 20  # bytes
 PLATFORM = "openvino"
 EXTENSIONS = ("binary_tensor_data", "classification", "model_repository")
-__all__ = ["MAX_BATCH", "MAX_BODY", "Answer", "Inference", "InferRequest", "ProtocolError", "Tensor", "Wanted"]
 
 
 @dataclass(frozen=True)
@@ -83,9 +82,7 @@ class Inference:
         if name != engine.release.name or version not in ("", str(engine.release.version)):
             wanted = f"{name} version {version}" if version else name
             active = f"{engine.release.name} version {engine.release.version}"
-            raise ProtocolError(
-                "no_model", f"no model {clipped(wanted)}; this node serves {active}", 404, "NOT_FOUND"
-            )
+            raise ProtocolError("no_model", f"no model {clipped(wanted)}; this node serves {active}", 404, "NOT_FOUND")
         return engine
 
     async def infer(self, engine: Engine, request: InferRequest) -> Answer:
@@ -194,10 +191,6 @@ def _outputs(
     return tuple(made)
 
 
-def _classification(
-    values: NDArray[np.float32], first: NDArray[np.int64], labels: Sequence[str]
-) -> list[list[bytes]]:
+def _classification(values: NDArray[np.float32], first: NDArray[np.int64], labels: Sequence[str]) -> list[list[bytes]]:
     """(B, k) strings as Triton makes them."""
-    return [
-        [f"{value[i]:f}:{i}:{labels[i]}".encode() for i in row] for value, row in zip(values, first, strict=True)
-    ]
+    return [[f"{value[i]:f}:{i}:{labels[i]}".encode() for i in row] for value, row in zip(values, first, strict=True)]

@@ -10,6 +10,7 @@ from edge.node.tensors import Output, ProtocolError, Tensor, clipped
 
 HEADER = "Inference-Header-Content-Length"
 MAX_JSON = 8 << 20  # bytes: reading it holds up every other request; larger batches go as binary data
+_KINDS = {"dict": "an object", "list": "a list", "str": "a string"}
 _NO_REQUEST = "the request is no v2 inference request"
 
 
@@ -60,9 +61,9 @@ def encode(answer: Answer, request: InferRequest) -> tuple[bytes, dict[str, str]
     return text + tail, {"Content-Type": "application/octet-stream", HEADER: str(len(text))}
 
 
-def _typed(value: Any, kind: type, name: str) -> Any:
-    expected = {dict: "an object", list: "a list", str: "a string"}[kind]
+def _typed(value: Any, kind: type[dict[str, Any]] | type[list[Any]] | type[str], name: str) -> Any:
     if not isinstance(value, kind):
+        expected = _KINDS[kind.__name__]
         raise ProtocolError("bad_json", f"{_NO_REQUEST}: {name} is {clipped(value)}, expected {expected}")
     return value
 

@@ -1,79 +1,80 @@
 """The v2 protocol over gRPC."""
 
-import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
 
-from edge.node import inference
-from edge.node.agent import Agent
-from edge.node.inference import OUTPUT, ProtocolError, Tensor
+from edge.node.inference import (
+    MAX_BODY,
+    Answer,
+    Inference,
+    InferRequest,
+    Wanted,
+    server_metadata,
+)
 from edge.node.metrics import Metrics
 from edge.node.protocol import open_inference_pb2 as pb
 from edge.node.protocol import open_inference_pb2_grpc as pb_grpc
+from edge.node.tensors import ProtocolError, Tensor
 
 _CONTENTS = {"UINT8": "uint_contents", "BYTES": "bytes_contents"}
 
 
 class GrpcServer(pb_grpc.GRPCInferenceServiceServicer):
-    """Answers GRPCInferenceService from the agent's active engine."""
+    """Answers GRPCInferenceService."""
 
-    def __init__(self, agent: Agent, metrics: Metrics) -> None:
-        self._serving, self._metrics = agent.serving, metrics
+    def __init__(self, inference: Inference, metrics: Metrics) -> None:
+        self._inference, self._metrics = inference, metrics
 
     async def ServerLive(self, request: Any, context: Any) -> Any:  # noqa: N802 - the protocol's names
         return pb.ServerLiveResponse(live=True)
 
     async def ServerReady(self, request: Any, context: Any) -> Any:  # noqa: N802
-        return pb.ServerReadyResponse(ready=self._serving.engine is not None)
+        return pb.ServerReadyResponse(ready=self._inference.serving.engine is not None)
 
     async def ServerMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802
-        return pb.ServerMetadataResponse(**inference.server_metadata())
+        return pb.ServerMetadataResponse(**server_metadata())
 
     async def ModelReady(self, request: Any, context: Any) -> Any:  # noqa: N802
         try:
-            inference.active_engine(self._serving, request.name, request.version)
+            self._inference.engine(request.name, request.version)
         except ProtocolError:
             return pb.ModelReadyResponse(ready=False)
         return pb.ModelReadyResponse(ready=True)
 
     async def ModelMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802
         async def answer() -> Any:
-            engine = inference.active_engine(self._serving, request.name, request.version)
-            return pb.ModelMetadataResponse(**inference.metadata(engine))
+            told = self._inference.metadata(request.name, request.version)
+            parameters = {name: _parameter(value) for name, value in told.pop("parameters").items()}
+            return pb.ModelMetadataResponse(**told, parameters=parameters)
 
         return await _typed(answer, context)
 
+    async def RepositoryIndex(self, request: Any, context: Any) -> Any:  # noqa: N802
+        models = [pb.RepositoryIndexResponse.ModelIndex(**one) for one in self._inference.index()]
+        return pb.RepositoryIndexResponse(models=models)
+
     async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
         async def answer() -> Any:
-            engine = inference.active_engine(self._serving, request.model_name, request.model_version)
-            logits = await inference.infer(self._serving, engine, _tensors(request))
-            output = pb.ModelInferResponse.InferOutputTensor(name=OUTPUT, datatype="FP32", shape=logits.shape)
-            return pb.ModelInferResponse(
-                model_name=engine.release.name,
-                model_version=str(engine.release.version),
-                id=request.id,
-                outputs=[output],
-                raw_output_contents=[logits.tobytes()],
-            )
+            engine = self._inference.engine(request.model_name, request.model_version)
+            return _response(await self._inference.infer(engine, _asked(request)))
 
         with self._metrics.seconds.labels("grpc").time():
             try:
-                response = await _typed(answer, context)
-            except (ProtocolError, grpc.aio.AbortError):
-                self._metrics.requests.labels("grpc", "refused").inc()
-                raise
+                response = await answer()
+            except ProtocolError as error:
+                self._metrics.refused("grpc", error.reason)
+                await context.abort(grpc.StatusCode[error.code], str(error))
         self._metrics.requests.labels("grpc", "answered").inc()
         return response
 
 
-async def start(agent: Agent, metrics: Metrics, address: str) -> tuple[Any, int]:
+async def start(inference: Inference, metrics: Metrics, address: str) -> tuple[Any, int]:
     """Listen on host:port (0: any free one); gives the server and its port. Raises OSError when it cannot listen."""
-    server = grpc.aio.server(
-        options=[("grpc.max_receive_message_length", inference.MAX_BODY), ("grpc.so_reuseport", 0)]
-    )
-    pb_grpc.add_GRPCInferenceServiceServicer_to_server(GrpcServer(agent, metrics), server)
+    server = grpc.aio.server(options=[("grpc.max_receive_message_length", MAX_BODY), ("grpc.so_reuseport", 0)])
+    pb_grpc.add_GRPCInferenceServiceServicer_to_server(GrpcServer(inference, metrics), server)
     try:
         port = server.add_insecure_port(address)
     except RuntimeError as error:
@@ -82,15 +83,43 @@ async def start(agent: Agent, metrics: Metrics, address: str) -> tuple[Any, int]
     return server, port
 
 
+def _asked(request: Any) -> InferRequest:
+    outputs = [Wanted(one.name, _values(one.parameters).get("classification")) for one in request.outputs]
+    return InferRequest(_tensors(request), outputs, _values(request.parameters), request.id)
+
+
 def _tensors(request: Any) -> list[Tensor]:
     raw = request.raw_input_contents
     if raw and len(raw) != len(request.inputs):
-        raise ProtocolError(f"{len(raw)} raw contents for {len(request.inputs)} inputs")
+        raise ProtocolError("bad_length", f"{len(raw)} raw contents for {len(request.inputs)} inputs")
     tensors = []
-    for i, one in enumerate(request.inputs):
-        values = () if raw else list(getattr(one.contents, _CONTENTS.get(one.datatype, "bytes_contents")))
+    for i, one in enumerate(request.inputs[:2]):  # a second one is refused anyway
+        values = () if raw else getattr(one.contents, _CONTENTS.get(one.datatype, "bytes_contents"))
         tensors.append(Tensor(one.name, one.datatype, tuple(one.shape), raw[i] if raw else None, values))
     return tensors
+
+
+def _response(answer: Answer) -> Any:
+    tensor = pb.ModelInferResponse.InferOutputTensor
+    return pb.ModelInferResponse(
+        model_name=answer.engine.release.name,
+        model_version=str(answer.engine.release.version),
+        id=answer.id,
+        parameters={name: _parameter(value) for name, value in answer.parameters.items()},
+        outputs=[tensor(name=one.name, datatype=one.datatype, shape=one.shape) for one in answer.outputs],
+        raw_output_contents=[one.raw() for one in answer.outputs],
+    )
+
+
+def _values(parameters: Any) -> dict[str, Any]:
+    return {
+        name: getattr(value, value.WhichOneof("parameter_choice") or "", None) for name, value in parameters.items()
+    }
+
+
+def _parameter(value: Any) -> Any:
+    """Text as it is, a list as JSON: the protocol has no list."""
+    return pb.InferParameter(string_param=value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
 
 
 async def _typed(answer: Callable[[], Awaitable[Any]], context: Any) -> Any:
@@ -98,5 +127,3 @@ async def _typed(answer: Callable[[], Awaitable[Any]], context: Any) -> Any:
         return await answer()
     except ProtocolError as error:
         await context.abort(grpc.StatusCode[error.code], str(error))
-    except asyncio.CancelledError:
-        raise

@@ -124,7 +124,8 @@ def _from_values(values: Sequence[Any], count: int) -> NDArray[np.uint8]:
 
 def _elements(raw: bytes | memoryview, most: int) -> list[bytes]:
     """BYTES in binary form: a little-endian length of four bytes before each element. Stops behind `most`."""
-    elements, at = [], 0
+    elements: list[bytes] = []
+    at = 0
     while at < len(raw) and len(elements) <= most:
         if at + 4 > len(raw):
             raise ProtocolError("bad_length", "the BYTES data end inside an element's length")

@@ -42,7 +42,7 @@ def test_serves_what_the_model_says_over_rest_and_grpc(publisher: Publisher, sta
     np.testing.assert_allclose(plain.as_numpy("logits"), expected, rtol=1e-5, atol=1e-5)
     metadata = http.get_model_metadata("tiny")
     assert metadata["inputs"] == [{"name": "image", "datatype": "UINT8", "shape": [-1, SIZE, SIZE, 3]}]
-    assert metadata["outputs"] == [{"name": "logits", "datatype": "FP32", "shape": [-1, CLASSES]}]
+    assert metadata["outputs"][0] == {"name": "logits", "datatype": "FP32", "shape": [-1, CLASSES]}
     assert metadata["versions"] == ["1"]
     http.close()
     grpc.close()

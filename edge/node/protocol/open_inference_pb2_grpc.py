@@ -64,6 +64,11 @@ class GRPCInferenceServiceStub:
                 request_serializer=edge_dot_node_dot_protocol_dot_open__inference__pb2.ModelInferRequest.SerializeToString,
                 response_deserializer=edge_dot_node_dot_protocol_dot_open__inference__pb2.ModelInferResponse.FromString,
                 _registered_method=True)
+        self.RepositoryIndex = channel.unary_unary(
+                '/inference.GRPCInferenceService/RepositoryIndex',
+                request_serializer=edge_dot_node_dot_protocol_dot_open__inference__pb2.RepositoryIndexRequest.SerializeToString,
+                response_deserializer=edge_dot_node_dot_protocol_dot_open__inference__pb2.RepositoryIndexResponse.FromString,
+                _registered_method=True)
 
 
 class GRPCInferenceServiceServicer:
@@ -105,6 +110,13 @@ class GRPCInferenceServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RepositoryIndex(self, request, context):
+        """Triton's model_repository extension; a node only tells.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_GRPCInferenceServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -137,6 +149,11 @@ def add_GRPCInferenceServiceServicer_to_server(servicer, server):
                     servicer.ModelInfer,
                     request_deserializer=edge_dot_node_dot_protocol_dot_open__inference__pb2.ModelInferRequest.FromString,
                     response_serializer=edge_dot_node_dot_protocol_dot_open__inference__pb2.ModelInferResponse.SerializeToString,
+            ),
+            'RepositoryIndex': grpc.unary_unary_rpc_method_handler(
+                    servicer.RepositoryIndex,
+                    request_deserializer=edge_dot_node_dot_protocol_dot_open__inference__pb2.RepositoryIndexRequest.FromString,
+                    response_serializer=edge_dot_node_dot_protocol_dot_open__inference__pb2.RepositoryIndexResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -301,6 +318,33 @@ class GRPCInferenceService:
             '/inference.GRPCInferenceService/ModelInfer',
             edge_dot_node_dot_protocol_dot_open__inference__pb2.ModelInferRequest.SerializeToString,
             edge_dot_node_dot_protocol_dot_open__inference__pb2.ModelInferResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RepositoryIndex(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/inference.GRPCInferenceService/RepositoryIndex',
+            edge_dot_node_dot_protocol_dot_open__inference__pb2.RepositoryIndexRequest.SerializeToString,
+            edge_dot_node_dot_protocol_dot_open__inference__pb2.RepositoryIndexResponse.FromString,
             options,
             channel_credentials,
             insecure,
