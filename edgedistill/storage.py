@@ -183,9 +183,9 @@ class DirectoryStore:
             if current != expected:
                 raise SwapConflict(f"{key!r} was moved by somebody else; run the same command again")
             temporary.write_bytes(data)
-            _sync(temporary)
+            sync(temporary)
             temporary.replace(target)
-            _sync(target.parent)
+            sync(target.parent)
 
     def delete(self, key: str) -> None:
         try:
@@ -210,8 +210,8 @@ class DirectoryStore:
         target = self.path(key)
         try:
             folder = self.root / ".tmp"
-            _make_folders(folder)
-            _make_folders(target.parent)
+            make_folders(folder)
+            make_folders(target.parent)
             self._sweep(folder)
             descriptor, name = tempfile.mkstemp(dir=folder)
             os.fchmod(descriptor, 0o644)  # mkstemp makes 0600; a store is read by servers under other users
@@ -235,13 +235,13 @@ class DirectoryStore:
     def _link(self, temporary: Path, key: str) -> None:
         """The first complete object wins; a second writer must bring the same bytes."""
         target = self.path(key)
-        _sync(temporary)
+        sync(temporary)
         try:
             os.link(temporary, target)
         except FileExistsError:
             if file_digest(target) != file_digest(temporary):
                 raise StorageError(f"{key!r} already holds other bytes; objects are written once") from None
-        _sync(target.parent)
+        sync(target.parent)
 
     @contextlib.contextmanager
     def _lock(self) -> Iterator[None]:
@@ -276,15 +276,16 @@ def pretty_json(value: Any) -> bytes:
     return (json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def _make_folders(folder: Path) -> None:
+def make_folders(folder: Path) -> None:
     """Like mkdir -p; each new folder's name is on the disk when this returns."""
     if not folder.is_dir():
-        _make_folders(folder.parent)
+        make_folders(folder.parent)
         folder.mkdir(exist_ok=True)
-        _sync(folder.parent)
+        sync(folder.parent)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Flush a file or folder to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -69,7 +69,8 @@ async def _run(options: argparse.Namespace) -> None:
     settings = Settings(options.node_name, options.name, options.releases, root, options.version_file, options.version)
     serving, metrics, decoder = Serving(), Metrics(), Decoder()
     inference = Inference(serving, decoder)
-    agent = Agent(settings, State(options.state), serving, _failpoint(os.environ.get("EDGEDISTILL_FAILPOINT", "")))
+    failpoint = _failpoint(os.environ.get("EDGEDISTILL_FAILPOINT", ""))
+    agent = Agent(settings, State(options.state, failpoint), serving, failpoint)
     agent.boot()
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -9,6 +9,7 @@ from typing import Any
 
 from edge.node.catalog import Catalog, Unreachable
 from edge.node.decide import Activate, Keep, Observation, Refuse, decide
+from edge.node.disk import DiskTrouble
 from edge.node.engine import Engine, Serving
 from edge.node.state import Pointer, Refusal, Release, State
 from edge.node.trial import try_release
@@ -66,12 +67,15 @@ class Agent:
         """Serve what was served, without network and whatever the clock says; the previous release if that fails."""
         pointer = self.pointer
         if pointer.active and pointer.probation:
-            pointer = self._flip(replace(pointer, unfinished_starts=pointer.unfinished_starts + 1))
+            pointer = self._remember(replace(pointer, unfinished_starts=pointer.unfinished_starts + 1))
             if pointer.unfinished_starts >= PROBATION_STARTS:
                 self._revert("died", f"the release ended {PROBATION_STARTS} starts in a row")
         for release in filter(None, (self.pointer.active, self.pointer.previous)):
             try:
                 self._serve(release)
+            except OSError as error:  # the disk's fault, not the release's: it is fetched again
+                trouble = DiskTrouble.of(error, f"release {release.version} cannot be read")
+                self.status.event(trouble.reason, str(trouble))
             except RefusedRelease as error:
                 self.status.event(error.reason, str(error))
                 if release == self.pointer.active:
@@ -79,9 +83,27 @@ class Agent:
             else:
                 break
         self.state.sweep(self.pointer)
+        self._tell_problem(None)
 
     def step(self) -> None:
         """One round: observe, decide, act. Never raises for what the world does."""
+        before = self.state.problem
+        self.state.settle()
+        try:
+            self._round()
+        except DiskTrouble as trouble:
+            self.state.clear()
+            self.state.sweep(self.pointer)
+            self.status.state, self.status.reason = ("serving" if self.serving.engine else "waiting"), str(trouble)
+            self.status.event(trouble.reason, str(trouble))
+        self._tell_problem(before)
+
+    def _tell_problem(self, before: DiskTrouble | None) -> None:
+        problem = self.state.problem
+        if problem and (before is None or str(problem) != str(before)):
+            self.status.event(problem.reason, str(problem))
+
+    def _round(self) -> None:
         self._end_probation()
         desired, follow = self._desired()
         self.status.desired = desired
@@ -144,7 +166,9 @@ class Agent:
         repository = Repository(self.settings.releases, self.settings.root, scratch, trusted=trusted)
         catalog = repository.refresh(self.settings.name, self.pointer.highest)
         if catalog.highest != self.pointer.highest:
-            self._flip(replace(self.pointer, highest=catalog.highest))  # a replay of what was only looked at is refused
+            self._remember(
+                replace(self.pointer, highest=catalog.highest)
+            )  # a replay of what was only looked at is refused
         return catalog, repository
 
     def _update(self, release: Release, repository: Repository, seen: Observation) -> None:
@@ -181,7 +205,9 @@ class Agent:
         self.state.keep(repository.metadata, self.state.root / "metadata" / number)
         self._failpoint("before_flip")
         previous = self.pointer.active or self.pointer.previous
-        self._flip(Pointer(release, previous, number, catalog.highest, unfinished_starts=0, probation=True))
+        pointer = Pointer(release, previous, number, catalog.highest, unfinished_starts=0, probation=True)
+        self.state.flip(pointer)
+        self.pointer = pointer
         self._failpoint("flipped")
         self.serving.swap(engine)
         self._served_since = time.monotonic()
@@ -205,7 +231,7 @@ class Agent:
         bad = self.pointer.active
         assert bad is not None
         self.state.quarantine(Refusal(bad.version, bad.digest, reason, message))
-        self._flip(replace(self.pointer, active=self.pointer.previous, previous=None, probation=False))
+        self._remember(replace(self.pointer, active=self.pointer.previous, previous=None, probation=False))
         self.status.event(reason, message)
 
     def _refuse(self, refused: Refuse) -> None:
@@ -217,9 +243,9 @@ class Agent:
 
     def _end_probation(self) -> None:
         if self.pointer.probation and time.monotonic() - self._served_since > PROBATION_S:
-            self._flip(replace(self.pointer, probation=False, unfinished_starts=0))
+            self._remember(replace(self.pointer, probation=False, unfinished_starts=0))
 
-    def _flip(self, pointer: Pointer) -> Pointer:
-        self.state.flip(pointer)
+    def _remember(self, pointer: Pointer) -> Pointer:
+        self.state.remember(pointer)
         self.pointer = pointer
         return pointer

@@ -5,20 +5,27 @@ releases/<digest>/       a verified bundle
 metadata/<number>/       the TUF metadata that vouches for them
 quarantine.json          digests that were tried and refused
 tmp/                     whatever was not finished; emptied at start
+
+Opening it needs no write: a node whose disk is full, read-only or failing serves what it holds. What could not be
+written is held in memory and written as soon as the disk takes it.
 """
 
+import contextlib
+import fcntl
 import json
 import os
-import shutil
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from edge.node.catalog import Seen
+from edge.node.disk import DiskTrouble, disk, remove
 from edgedistill.errors import NodeError
-from edgedistill.storage import pretty_json
+from edgedistill.storage import make_folders, pretty_json, sync
 
+FOLDERS = ("releases", "metadata", "tmp")
+POINTER, QUARANTINE = "pointer.json", "quarantine.json"
 KEPT_REFUSALS = 50
 
 
@@ -54,39 +61,71 @@ class Refusal:
 
 
 class State:
-    """The state folder of one node."""
+    """The state folder of one node, and of no other at the same time.
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    `failpoint(name)` is called between the steps of `keep` and of a write; tests end the process there.
+    """
+
+    def __init__(self, root: Path, failpoint: Callable[[str], None] = lambda name: None) -> None:
+        self.root, self._failpoint = root, failpoint
+        self.problem: DiskTrouble | None = None  # what the disk refused last; None: nothing is left to do
+        self._pending: dict[str, Any] = {}  # file -> value that is not on disk yet
         try:
-            for name in ("releases", "metadata", "tmp"):
-                (root / name).mkdir(parents=True, exist_ok=True)
-            for leftover in (root / "tmp").iterdir():
-                _remove(leftover)
+            for name in FOLDERS:
+                make_folders(root / name)
+            self._handle = os.open(root, os.O_RDONLY)
         except OSError as error:
             raise NodeError(
                 f"state folder {root} cannot be used: {error.strerror}; give another with --state"
             ) from error
+        try:
+            self._lock()
+            self._pointer = self._read_pointer()
+        except NodeError:
+            self.close()
+            raise
+        self._refusals = self._read_refusals()
+        self._on_disk = [self._pointer]  # after a write that failed half-way: each pointer that may be there
+        self.clear()
+
+    def close(self) -> None:
+        """Let another node use the folder; the end of the process does the same."""
+        os.close(self._handle)
 
     def pointer(self) -> Pointer:
-        """The current pointer; an empty one before the first activation.
-
-        Raises:
-            NodeError: the file holds no pointer. It is written in one rename, so somebody else wrote it.
-        """
-        path = self.root / "pointer.json"
-        if not path.exists():
-            return Pointer()
-        try:
-            document = json.loads(path.read_bytes())
-            active, previous = (Release(**document[k]) if document[k] else None for k in ("active", "previous"))
-            return replace(Pointer(**document), active=active, previous=previous)
-        except (ValueError, TypeError, KeyError) as error:
-            raise NodeError(f"{path} is damaged ({error}); remove the state folder to start anew") from error
+        """The current pointer; an empty one before the first activation."""
+        return self._pointer
 
     def flip(self, pointer: Pointer) -> None:
-        """Make the pointer current: atomic, and on disk when this returns."""
-        self._write("pointer.json", asdict(pointer))
+        """Make the pointer current: atomic, and on disk when this returns.
+
+        Raises:
+            DiskTrouble: the one before is current, and is written again if this one may be on disk.
+        """
+        before = self._pointer
+        try:
+            self._write_pointer(pointer)
+        except DiskTrouble:
+            if len(self._on_disk) > 1:
+                self._pending[POINTER] = before
+            raise
+        self._pending.pop(POINTER, None)
+
+    def remember(self, pointer: Pointer) -> None:
+        """Make the pointer current, and write it now or as soon as the disk takes it."""
+        self._pointer = self._pending[POINTER] = pointer
+        self.settle()
+
+    def settle(self) -> None:
+        """Write what is not on disk yet; `problem` says what is left to do."""
+        before, self.problem = self.problem, None
+        for name, value in list(self._pending.items()):
+            with self._tolerated():
+                self._write_pointer(value) if name == POINTER else self._write(name, value)
+                del self._pending[name]
+        if before and not self.problem:
+            self.clear()
+            self.sweep(self._pointer)
 
     def folder(self, release: Release) -> Path:
         """Where the release's bundle lies."""
@@ -97,62 +136,116 @@ class State:
         return self.root / "metadata" / pointer.metadata if pointer.metadata else None
 
     def scratch(self, name: str) -> Path:
-        """An empty folder below tmp/."""
+        """An empty folder below tmp/. Raises DiskTrouble."""
         path = self.root / "tmp" / name
-        _remove(path)
-        path.mkdir()
+        with disk("nothing can be fetched"):
+            remove(path)
+            path.mkdir()
         return path
 
+    def clear(self) -> None:
+        """Empty tmp/, as far as the disk lets us."""
+        with self._tolerated(), disk("temporary files cannot be removed"):
+            for leftover in (self.root / "tmp").iterdir():
+                remove(leftover)
+
     def keep(self, source: Path, target: Path) -> None:
-        """Move a finished folder into place: its files are on disk before its name is."""
-        for path in sorted(source.rglob("*"), reverse=True):
-            sync(path)
-        sync(source)
-        _remove(target)
-        source.replace(target)
-        sync(target.parent)
+        """Move a finished folder into place: its files are on disk before its name is.
+
+        Raises:
+            DiskTrouble: the target is whole or absent.
+        """
+        kind = target.parent.name
+        with disk(f"{kind}/{target.name[:12]} cannot be kept"):
+            for path in (*source.rglob("*"), source):
+                if not path.is_symlink():
+                    sync(path)
+            self._failpoint(f"{kind}_synced")
+            remove(target)
+            source.replace(target)
+            self._failpoint(f"{kind}_renamed")
+            sync(target.parent)
 
     def sweep(self, pointer: Pointer) -> None:
-        """Remove releases and metadata that the pointer does not name."""
-        wanted = {release.digest for release in (pointer.active, pointer.previous) if release}
-        for path in (self.root / "releases").iterdir():
-            if path.name not in wanted:
-                _remove(path)
-        for path in (self.root / "metadata").iterdir():
-            if path.name != pointer.metadata:
-                _remove(path)
+        """Remove releases and metadata that neither this pointer nor one that may be on disk names."""
+        named = (pointer, *self._on_disk)
+        wanted = {release.digest for one in named for release in (one.active, one.previous) if release}
+        wanted |= {one.metadata for one in named if one.metadata}
+        with self._tolerated(), disk("old releases cannot be removed"):
+            for path in (*(self.root / "releases").iterdir(), *(self.root / "metadata").iterdir()):
+                if path.name not in wanted:
+                    remove(path)
 
     def refusals(self) -> tuple[Refusal, ...]:
         """Releases in quarantine, oldest first."""
-        path = self.root / "quarantine.json"
-        return tuple(Refusal(**entry) for entry in json.loads(path.read_bytes())) if path.exists() else ()
+        return self._refusals
 
     def quarantine(self, refusal: Refusal) -> None:
         """Remember that a release was refused; it is not tried again."""
-        others = [r for r in self.refusals() if (r.version, r.digest) != (refusal.version, refusal.digest)]
-        self._write("quarantine.json", [asdict(r) for r in (*others, refusal)][-KEPT_REFUSALS:])
+        others = [r for r in self._refusals if (r.version, r.digest) != (refusal.version, refusal.digest)]
+        self._refusals = (*others, refusal)[-KEPT_REFUSALS:]
+        self._pending[QUARANTINE] = [asdict(r) for r in self._refusals]
+        self.settle()
 
-    def _write(self, name: str, value: Any) -> None:
-        temporary = self.root / "tmp" / name
-        temporary.write_bytes(pretty_json(value))
-        sync(temporary)
-        temporary.replace(self.root / name)
-        sync(self.root)
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise NodeError(
+                f"state folder {self.root} is in use by another node; end that one or give another with --state"
+            ) from None
+        except OSError:  # a file system without locks: the operator sees to it
+            pass
 
+    def _read_pointer(self) -> Pointer:
+        path = self.root / POINTER
+        try:
+            document = json.loads(path.read_bytes())
+            active, previous = (Release(**document[k]) if document[k] else None for k in ("active", "previous"))
+            return Pointer(**document | {"active": active, "previous": previous})
+        except FileNotFoundError:
+            return Pointer()
+        except OSError as error:
+            raise NodeError(f"{path} cannot be read: {error.strerror}; mend the disk, then start again") from error
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise NodeError(f"{path} is damaged ({error}); remove the state folder to start anew") from error
 
-def sync(path: Path) -> None:
-    """Flush a file or folder to disk."""
-    if path.is_symlink():
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    def _read_refusals(self) -> tuple[Refusal, ...]:
+        path = self.root / QUARANTINE
+        try:
+            return tuple(Refusal(**entry) for entry in json.loads(path.read_bytes()))
+        except FileNotFoundError:
+            return ()
+        except (OSError, ValueError, TypeError, RecursionError) as error:
+            # What was refused is tried once more and refused again; a node that does not start would be worse.
+            self.problem = DiskTrouble("damaged_quarantine", f"{path} is damaged ({error}); the node starts a new one")
+            return ()
 
+    def _write_pointer(self, pointer: Pointer) -> None:
+        def renaming() -> None:
+            if pointer not in self._on_disk:
+                self._on_disk.append(pointer)
 
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+        self._write(POINTER, asdict(pointer), renaming)
+        self._pointer, self._on_disk = pointer, [pointer]
+
+    def _write(self, name: str, value: Any, renaming: Callable[[], None] = lambda: None) -> None:
+        """Write under a temporary name, sync, rename, sync the folder. `renaming` is called when it may be on disk."""
+        kind, temporary = name.removesuffix(".json"), self.root / "tmp" / name
+        with disk(f"{name} cannot be written"):
+            remove(temporary)  # after a failed sync, what was written before must not count
+            temporary.write_bytes(pretty_json(value))
+            self._failpoint(f"{kind}_written")
+            sync(temporary)
+            self._failpoint(f"{kind}_synced")
+            renaming()
+            temporary.replace(self.root / name)
+            self._failpoint(f"{kind}_renamed")
+            sync(self.root)
+
+    @contextlib.contextmanager
+    def _tolerated(self) -> Iterator[None]:
+        try:
+            yield
+        except DiskTrouble as trouble:
+            self.problem = trouble
