@@ -9,84 +9,33 @@ everything before it is invisible to a node, so a publisher may die anywhere.
 """
 
 import json
-import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
-from securesystemslib.signer import CryptoSigner, SSlibKey
-from tuf.api.metadata import (
-    DelegatedRole,
-    Delegations,
-    Metadata,
-    MetaFile,
-    Root,
-    Signed,
-    Snapshot,
-    TargetFile,
-    Targets,
-    Timestamp,
-)
-from tuf.api.serialization.json import JSONSerializer
+from tuf.api.metadata import MetaFile, TargetFile, Targets
 
 from edgedistill.bundle import MANIFEST, read_bundle
 from edgedistill.errors import SigningError
-from edgedistill.storage import ObjectStore, pretty_json
+from edgedistill.signing_init import init_repository
+from edgedistill.signing_keys import has_key, signers
+from edgedistill.signing_metadata import (
+    LIFETIME,
+    METADATA,
+    TARGETS,
+    TIMESTAMP,
+    Head,
+    advance,
+    expiry,
+    put_metadata,
+    read_head,
+    root_bytes,
+    signed,
+)
+from edgedistill.storage import ObjectStore, digest, pretty_json
 
-METADATA, TARGETS = "releases/metadata", "releases/targets"
-TIMESTAMP = f"{METADATA}/timestamp.json"
-LIFETIME = {
-    "root": timedelta(days=365),
-    "targets": timedelta(days=365),
-    "releases": timedelta(days=90),
-    "snapshot": timedelta(days=30),
-    "timestamp": timedelta(days=7),
-}
-KEY_FILES = {  # role -> file in the keys folder; offline/ belongs on a stick in a drawer
-    "root": "offline/root.pem",
-    "targets": "offline/targets.pem",
-    "releases": "releases.pem",
-    "snapshot": "online/snapshot.pem",
-    "timestamp": "online/timestamp.pem",
-}
-_PATHS = ["*/*", "*/*/*", "*/*/*/*"]  # TUF's `*` does not cross a slash
-
-
-@dataclass(frozen=True)
-class _Head:
-    """What the current timestamp.json leads to."""
-
-    raw: bytes  # of timestamp.json, for the compare-and-swap
-    timestamp: Metadata[Timestamp]
-    snapshot: Metadata[Snapshot]
-    releases: Metadata[Targets]
-
-
-def init_repository(store: ObjectStore, keys: Path) -> None:
-    """Make the keys that are missing and the first metadata. A repository that is there already is left alone.
-
-    Raises:
-        SigningError: the repository was made with other keys.
-    """
-    if not store.exists(TIMESTAMP):
-        for role in KEY_FILES:
-            _make_key(keys / KEY_FILES[role])
-    signers = {role: _signer(keys, role) for role in KEY_FILES}
-    if store.exists(TIMESTAMP):
-        root = Metadata[Root].from_bytes(root_bytes(store))
-        if signers["root"].public_key.keyid not in root.signed.roles["root"].keyids:
-            raise SigningError(f"the keys in {keys} did not make this repository; give its own with --keys FOLDER")
-        return
-    _put_first(store, "1.root.json", lambda: _first_root(signers), signers["root"])
-    _put_first(store, "1.targets.json", lambda: _first_targets(signers["releases"]), signers["targets"])
-    _put_first(store, "1.releases.json", lambda: Targets(expires=_expiry("releases")), signers["releases"])
-    meta = {"targets.json": MetaFile(1), "releases.json": MetaFile(1)}
-    _put_first(store, "1.snapshot.json", lambda: Snapshot(expires=_expiry("snapshot"), meta=meta), signers["snapshot"])
-    timestamp = Timestamp(expires=_expiry("timestamp"), snapshot_meta=MetaFile(1))
-    store.swap(TIMESTAMP, _signed(timestamp, signers["timestamp"]), expected=None)
+__all__ = ["METADATA", "TARGETS", "TIMESTAMP", "init_repository", "root_bytes"]
 
 
 def publish(store: ObjectStore, keys: Path, folder: Path) -> int:
@@ -98,7 +47,7 @@ def publish(store: ObjectStore, keys: Path, folder: Path) -> int:
         RefusedRelease: the bundle is not whole.
     """
     manifest = read_bundle(folder)
-    head = _head(store)
+    head = read_head(store)
     index = _index(store, head, manifest.name)
     version = str(manifest.version)
     if index["releases"].get(version) == manifest.digest:
@@ -116,29 +65,102 @@ def publish(store: ObjectStore, keys: Path, folder: Path) -> int:
     return manifest.version
 
 
-def withdraw(store: ObjectStore, keys: Path, *, name: str, version: int) -> None:
-    """Take a release back: nodes that serve it go on, nobody activates it any more.
+def withdraw(
+    store: ObjectStore,
+    keys: Path,
+    *,
+    name: str,
+    version: int | None = None,
+    minimum: int | None = None,
+    leave_none: bool = False,
+) -> dict[str, Any]:
+    """Take a release back, or raise the signed minimum: nodes that serve it go on, nobody activates it any more.
+
+    Args:
+        store: that holds the repository.
+        keys: folder with the keys of releases, snapshot and timestamp.
+        name: of the releases.
+        version: that is taken back.
+        minimum: no release below is activated any more; it only rises.
+        leave_none: allow that no release is left that a node may activate.
+
+    Returns:
+        The new index.
 
     Raises:
-        SigningError: no such release.
+        SigningError: no such release, a minimum that falls, or no release would be left.
     """
-    head = _head(store)
+    head = read_head(store)
     index = _index(store, head, name)
-    if str(version) not in index["releases"]:
-        raise SigningError(f"no release {version} of {name!r}; see: edgedistill release list")
-    kept = {v: d for v, d in index["releases"].items() if v != str(version)}
-    _commit(store, keys, head, {}, index | {"releases": kept, "withdrawn": [*index["withdrawn"], version]})
+    if version is not None:
+        if str(version) not in index["releases"]:
+            raise SigningError(f"no release {version} of {name!r}; see: edgedistill release list")
+        kept = {v: d for v, d in index["releases"].items() if v != str(version)}
+        index = index | {"releases": kept, "withdrawn": [*index["withdrawn"], version]}
+    if minimum is not None:
+        if minimum < index["minimum_version"]:
+            raise SigningError(f"minimum {minimum} is below the signed {index['minimum_version']}; it only rises")
+        index = index | {"minimum_version": minimum}
+    if not leave_none and not any(int(v) >= index["minimum_version"] for v in index["releases"]):
+        raise SigningError(
+            f"no release of {name!r} would be left: nodes go on with what they serve, and a new node has nothing to"
+            " serve; publish another first, or say --leave-none"
+        )
+    _commit(store, keys, head, {}, index)
+    return index
 
 
-def refresh(store: ObjectStore, keys: Path) -> None:
-    """Sign snapshot and timestamp anew, before they expire. Needs the online keys only."""
-    head = _head(store)
-    _advance(store, keys, head, head.snapshot.signed.meta)
+def refresh(store: ObjectStore, keys: Path) -> list[str]:
+    """Sign snapshot and timestamp anew, and what else expires within a third of its lifetime and has its key here.
+
+    Needs the online keys.
+
+    Returns:
+        What was signed, and what could not be, as sentences.
+
+    Raises:
+        SigningError: an online key is missing or of another repository.
+    """
+    head, meta, told = read_head(store), {}, []
+    due = [role for role, expires in head.expires().items() if expires - datetime.now(UTC) < LIFETIME[role] / 3]
+    for role in ("releases", "targets", "root"):
+        if role not in due:
+            continue
+        if not has_key(keys, role, head.keyids(role), head.threshold(role)):
+            told.append(
+                f"{role} expires on {head.expires()[role]:%Y-%m-%d} and its key is not in {keys}: run this where it is,"
+                " with --keys FOLDER; after that day nodes activate nothing new"
+            )
+            continue
+        if role == "root":
+            _sign_root_again(store, keys, head)
+        else:
+            meta[f"{role}.json"] = _sign_again(store, keys, head, role)
+        told.append(f"{role} is signed until {expiry(role):%Y-%m-%d}")
+    advance(store, keys, head, head.snapshot.signed.meta | meta)
+    told.append(
+        f"snapshot is signed until {expiry('snapshot'):%Y-%m-%d}, timestamp until {expiry('timestamp'):%Y-%m-%d}"
+    )
+    return told
 
 
 def list_releases(store: ObjectStore, name: str) -> dict[str, Any]:
     """The index: name, latest, minimum_version, releases (version -> digest), withdrawn."""
-    return _index(store, _head(store), name)
+    return _index(store, read_head(store), name)
+
+
+def list_roles(store: ObjectStore) -> dict[str, dict[str, Any]]:
+    """Role -> version, expires (ISO 8601), keyids, threshold."""
+    head = read_head(store)
+    return {
+        role: {
+            "version": getattr(head, role).signed.version,
+            "expires": expires.isoformat(),
+            "keyids": head.keyids(role),
+            "threshold": head.threshold(role),
+        }
+        for role, expires in head.expires().items()
+    }
 
 
 def only_name(store: ObjectStore) -> str:
@@ -147,7 +169,7 @@ def only_name(store: ObjectStore) -> str:
     Raises:
         SigningError: no release, or several names.
     """
-    listed = _head(store).releases.signed.targets
+    listed = read_head(store).releases.signed.targets
     names = sorted(path.removesuffix("/index.json") for path in listed if path.endswith("/index.json"))
     if len(names) != 1:
         found = f"releases of {', '.join(names)}; choose one with --name" if names else "no release; run the pipeline"
@@ -162,55 +184,37 @@ def next_version(store: ObjectStore, name: str) -> int:
     return int(list_releases(store, name)["latest"]) + 1
 
 
-def root_bytes(store: ObjectStore) -> bytes:
-    """The first root, which an operator gives to each node; it is never fetched.
-
-    Raises:
-        SigningError: no repository.
-    """
-    if not store.exists(f"{METADATA}/1.root.json"):
-        raise SigningError(f"store {store.uri} holds no signed releases; run: edgedistill release init")
-    return store.get(f"{METADATA}/1.root.json")
-
-
 def _commit(
-    store: ObjectStore, keys: Path, head: _Head, targets: Mapping[str, TargetFile], index: dict[str, Any]
+    store: ObjectStore, keys: Path, head: Head, targets: Mapping[str, TargetFile], index: dict[str, Any]
 ) -> None:
     path = f"{index['name']}/index.json"
     listed = head.releases.signed.targets | dict(targets) | {path: _put_target(store, path, pretty_json(index))}
-    version = _free(store, "releases.json", head.releases.signed.version + 1)
-    releases = Targets(version=version, expires=_expiry("releases"), targets=listed)
-    store.put(f"{METADATA}/{version}.releases.json", _signed(releases, _signer(keys, "releases")))
-    _advance(store, keys, head, head.snapshot.signed.meta | {"releases.json": MetaFile(version)})
+    own = signers(keys, "releases", head.keyids("releases"))
+    meta = put_metadata(store, head, "releases", Targets(targets=listed), own)
+    advance(store, keys, head, head.snapshot.signed.meta | {"releases.json": meta})
 
 
-def _advance(store: ObjectStore, keys: Path, head: _Head, meta: dict[str, MetaFile]) -> None:
-    """A new snapshot, then the swap of timestamp.json, which makes it visible."""
-    version = _free(store, "snapshot.json", head.snapshot.signed.version + 1)
-    snapshot = Snapshot(version=version, expires=_expiry("snapshot"), meta=meta)
-    store.put(f"{METADATA}/{version}.snapshot.json", _signed(snapshot, _signer(keys, "snapshot")))
-    timestamp = Timestamp(
-        version=head.timestamp.signed.version + 1, expires=_expiry("timestamp"), snapshot_meta=MetaFile(version)
-    )
-    store.swap(TIMESTAMP, _signed(timestamp, _signer(keys, "timestamp")), expected=head.raw)
+def _sign_again(store: ObjectStore, keys: Path, head: Head, role: str) -> MetaFile:
+    own = signers(keys, role, head.keyids(role))
+    return put_metadata(store, head, role, getattr(head, role).signed, own)
 
 
-def _head(store: ObjectStore) -> _Head:
-    root_bytes(store)  # says what to do when there is no repository
-    raw = store.get(TIMESTAMP)
-    timestamp = Metadata[Timestamp].from_bytes(raw)
-    number = timestamp.signed.snapshot_meta.version
-    snapshot = Metadata[Snapshot].from_bytes(store.get(f"{METADATA}/{number}.snapshot.json"))
-    number = snapshot.signed.meta["releases.json"].version
-    releases = Metadata[Targets].from_bytes(store.get(f"{METADATA}/{number}.releases.json"))
-    return _Head(raw, timestamp, snapshot, releases)
+def _sign_root_again(store: ObjectStore, keys: Path, head: Head) -> None:
+    root = head.root.signed
+    own = signers(keys, "root", head.keyids("root"), head.threshold("root"))
+    root.version, root.expires = root.version + 1, expiry("root")
+    store.put(f"{METADATA}/{root.version}.root.json", signed(root, own))
 
 
-def _index(store: ObjectStore, head: _Head, name: str) -> dict[str, Any]:
+def _index(store: ObjectStore, head: Head, name: str) -> dict[str, Any]:
     path = f"{name}/index.json"
-    if path not in head.releases.signed.targets:
+    target = head.releases.signed.targets.get(path)
+    if target is None:
         return {"name": name, "latest": 0, "minimum_version": 0, "releases": {}, "withdrawn": []}
-    index: dict[str, Any] = json.loads(store.get(_target_key(path, head.releases.signed.targets[path])))
+    data = store.get(_target_key(path, target))
+    if digest(data) != target.hashes["sha256"]:
+        raise SigningError(f"{_target_key(path, target)} in the store is not what was signed; restore it from a copy")
+    index: dict[str, Any] = json.loads(data)
     return index
 
 
@@ -223,62 +227,3 @@ def _put_target(store: ObjectStore, path: str, data: bytes) -> TargetFile:
 def _target_key(path: str, target: TargetFile) -> str:
     folder, _, name = path.rpartition("/")
     return f"{TARGETS}/{folder}/{target.hashes['sha256']}.{name}"
-
-
-def _free(store: ObjectStore, suffix: str, version: int) -> int:
-    """The next number that no dead publisher has used; TUF wants numbers that rise, not numbers without holes."""
-    while store.exists(f"{METADATA}/{version}.{suffix}"):
-        version += 1
-    return version
-
-
-def _first_root(signers: Mapping[str, CryptoSigner]) -> Root:
-    root = Root(expires=_expiry("root"), consistent_snapshot=True)
-    for role in ("root", "targets", "snapshot", "timestamp"):
-        root.add_key(signers[role].public_key, role)
-    return root
-
-
-def _first_targets(releases: CryptoSigner) -> Targets:
-    key = releases.public_key
-    role = DelegatedRole("releases", [key.keyid], threshold=1, terminating=True, paths=_PATHS)
-    return Targets(expires=_expiry("targets"), delegations=Delegations({key.keyid: key}, {"releases": role}))
-
-
-def _put_first(store: ObjectStore, name: str, make: Callable[[], Signed], signer: CryptoSigner) -> None:
-    """Keep what an earlier, killed init wrote."""
-    if not store.exists(f"{METADATA}/{name}"):
-        store.put(f"{METADATA}/{name}", _signed(make(), signer))
-
-
-def _signed(signed: Signed, signer: CryptoSigner) -> bytes:
-    metadata: Metadata[Any] = Metadata(signed)
-    metadata.sign(signer)
-    return metadata.to_bytes(JSONSerializer(compact=False))
-
-
-def _expiry(role: str) -> datetime:
-    return datetime.now(UTC).replace(microsecond=0) + LIFETIME[role]
-
-
-def _make_key(path: Path) -> None:
-    if path.exists():
-        return
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as handle:
-        handle.write(CryptoSigner.generate_ed25519().private_bytes)
-        handle.flush()
-        os.fsync(handle.fileno())
-    temporary.replace(path)
-
-
-def _signer(keys: Path, role: str) -> CryptoSigner:
-    path = keys / KEY_FILES[role]
-    if not path.is_file():
-        raise SigningError(f"no {role} key at {path}; give the folder that holds it with --keys FOLDER")
-    try:
-        private = load_pem_private_key(path.read_bytes(), None)
-        return CryptoSigner(private, SSlibKey.from_crypto(private.public_key()))
-    except ValueError as error:
-        raise SigningError(f"{path} is no PEM private key; give the folder of the {role} key with --keys") from error

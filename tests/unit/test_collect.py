@@ -207,7 +207,7 @@ def test_what_a_published_release_was_made_from_stays_until_it_is_withdrawn(
     assert {k.split("/")[0] for k in needed} == {"datasets", "teachers", "scores", "students"}
     assert not needed & gone
     assert not whole(store, 2)
-    withdraw(store, tmp_path / "keys", name="demo", version=1)
+    withdraw(store, tmp_path / "keys", name="demo", version=1, leave_none=True)
     assert "students/1.safetensors" in collected(store, keep=1)
     assert list(store.list("releases/targets/demo/1/")), "the repository itself is never touched"
 

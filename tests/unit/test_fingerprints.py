@@ -72,7 +72,8 @@ edgedistill.runs:
 edgedistill.s3_requests:
 edgedistill.scores: distill evaluate quantize
 edgedistill.scratch:
-edgedistill.signing: release
+edgedistill.signing_rotate:
+edgedistill.signing*: release
 edgedistill.steps:
 edgedistill.storage*:
 edgedistill.terminal:

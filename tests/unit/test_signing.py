@@ -65,7 +65,9 @@ def test_a_version_must_rise(place: tuple[ObjectStore, Path], tmp_path: Path) ->
 def test_a_withdrawn_release_is_no_longer_listed(place: tuple[ObjectStore, Path], tmp_path: Path) -> None:
     store, keys = place
     signing.publish(store, keys, bundle(tmp_path / "b1", 1))
-    signing.withdraw(store, keys, name="demo", version=1)
+    with pytest.raises(SigningError, match="no release of 'demo' would be left"):
+        signing.withdraw(store, keys, name="demo", version=1)
+    signing.withdraw(store, keys, name="demo", version=1, leave_none=True)
     index = signing.list_releases(store, "demo")
     assert index["releases"] == {}
     assert index["withdrawn"] == [1]
@@ -110,7 +112,7 @@ def test_other_keys_are_refused(place: tuple[ObjectStore, Path], tmp_path: Path)
     store, _ = place
     other = open_store(tmp_path / "other-store")
     signing.init_repository(other, tmp_path / "other-keys")
-    with pytest.raises(SigningError, match="did not make this repository"):
+    with pytest.raises(SigningError, match="not this repository's"):
         signing.init_repository(store, tmp_path / "other-keys")
 
 
