@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from edge.node.fit import check_fits, check_is_ir
 from edge.node.state import Release
 from edgedistill.bundle import Manifest, read_bundle, read_labels
 from edgedistill.errors import RefusedRelease
@@ -32,16 +33,19 @@ class Engine:
         """Check a bundle's digests and compile it.
 
         Raises:
-            RefusedRelease: not whole, or `cannot_compile`.
+            RefusedRelease: not whole, `cannot_compile`, `wrong_labels` or `wrong_shape`.
         """
         manifest = read_bundle(folder)
+        check_is_ir(folder / "model.xml")
         try:
             student = Student.read(folder / "model.xml")
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1]
             raise RefusedRelease("cannot_compile", f"the model does not compile: {reason}") from error
+        labels = read_labels(folder)
+        check_fits(student, manifest, labels)
         release = Release(manifest.name, manifest.version, manifest.digest)
-        return Engine(release, manifest, read_labels(folder), student, threading.Lock())
+        return Engine(release, manifest, labels, student, threading.Lock())
 
     def logits(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(B, S, S, 3) uint8 -> (B, K) float32."""

@@ -45,7 +45,7 @@ class Home:
 
     def releases(self) -> dict[str, Any]:
         """The signed index."""
-        found: dict[str, Any] = json.loads(self.call("release", "list").stdout)
+        found: dict[str, Any] = json.loads(self.call("release", "list", "--json").stdout)
         return found
 
 

@@ -20,7 +20,7 @@ def test_after_a_collection_an_unchanged_run_still_has_nothing_to_do(copied: Hom
 
 def test_without_any_kept_run_the_same_results_are_made_again(copied: Home) -> None:
     before = copied.record()
-    copied.call("release", "withdraw", "1")
+    copied.call("release", "withdraw", "1", "--leave-none")
     told = json.loads(copied.call("gc", "--keep-runs", "0", "--min-age", "0s", "--yes", "--json").stdout)
     gone = {key.split("/")[0] for key in told["objects"]}
     assert {"steps", "scores", "students", "datasets", "evaluations", "golden"} <= gone
