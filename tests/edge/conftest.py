@@ -112,12 +112,13 @@ class NodeProcess:
 
     arguments: list[str]
     environment: dict[str, str] = field(default_factory=dict)
+    module: str = "edge.node"  # or a driver in front of it, below tests/edge/drivers/
     process: "subprocess.Popen[str] | None" = None
     http: str = ""
     grpc: str = ""
 
     def start(self) -> "NodeProcess":
-        command = [sys.executable, "-m", "edge.node", *self.arguments]
+        command = [sys.executable, "-m", self.module, *self.arguments]
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | self.environment
         )
@@ -165,13 +166,15 @@ def start_node(tmp_path: Path, publisher: Publisher) -> Iterator[StartNode]:
     """Start nodes on the publisher's repository; all are ended."""
     nodes: list[NodeProcess] = []
 
-    def start(*extra: str, environment: dict[str, str] | None = None, state: str = "state") -> NodeProcess:
+    def start(
+        *extra: str, environment: dict[str, str] | None = None, state: str = "state", module: str = "edge.node"
+    ) -> NodeProcess:
         arguments = [
             *("--releases", str(publisher.releases), "--root", str(publisher.root)),
             *("--state", str(tmp_path / state), "--name", "tiny", "--http-port", "0", "--grpc-port", "0"),
             *("--poll-s", "0.2", "--node-name", "edge-test", *extra),
         ]
-        nodes.append(NodeProcess(arguments, environment or {}))
+        nodes.append(NodeProcess(arguments, environment or {}, module))
         return nodes[-1].start()
 
     yield start
