@@ -31,7 +31,6 @@ def main() -> None:
     """Run a node until SIGTERM or SIGINT."""
     options = _parser().parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
-    logging.getLogger("tuf").setLevel(logging.ERROR)
     try:
         asyncio.run(_run(options))
     except EdgeDistillError as error:
@@ -53,7 +52,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--http-port", type=int, default=8080, help="0: any free one")
     add("--grpc-port", type=int, default=8081, help="0: any free one")
     add("--node-name", default=socket.gethostname(), help="shown in /status")
-    add("--poll-s", type=float, default=5.0, help="seconds between looks at the wanted version")
+    add("--poll-s", type=float, default=5.0, help="seconds between looks at the wanted version, on average")
+    add("--ca", type=Path, help="certificates that an https origin may be signed by; absent: the system's")
+    add("--update-memory-mb", type=int, default=1024, help="the most that fetching and trying a release may allocate")
     return parser
 
 
@@ -66,7 +67,12 @@ async def _run(options: argparse.Namespace) -> None:
         raise NodeError(
             f"the root of trust {options.root} cannot be read: {error.strerror}; give --root FILE"
         ) from error
-    settings = Settings(options.node_name, options.name, options.releases, root, options.version_file, options.version)
+    settings = Settings(
+        *(options.node_name, options.name, options.releases, root, options.version_file, options.version),
+        poll_s=options.poll_s,
+        ca=options.ca,
+        memory_bytes=options.update_memory_mb << 20,
+    )
     serving, metrics, decoder = Serving(), Metrics(), Decoder()
     inference = Inference(serving, decoder)
     failpoint = _failpoint(os.environ.get("EDGEDISTILL_FAILPOINT", ""))
@@ -74,7 +80,7 @@ async def _run(options: argparse.Namespace) -> None:
     agent.boot()
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+        asyncio.get_running_loop().add_signal_handler(number, _stop, agent, stopping)
     listener = _listen(options.listen, options.http_port)
     grpc_server, grpc_port = await start_grpc(inference, metrics, f"{options.listen}:{options.grpc_port}")
     config = uvicorn.Config(build_app(agent, inference, metrics), log_config=None, access_log=False, lifespan="off")
@@ -83,7 +89,7 @@ async def _run(options: argparse.Namespace) -> None:
     http_port = listener.getsockname()[1]
     print(f"serving on http://{options.listen}:{http_port} grpc://{options.listen}:{grpc_port}", flush=True)
     try:
-        await _rounds(agent, stopping, options.poll_s)
+        await _rounds(agent, stopping)
     finally:
         http.should_exit = True
         await serving_http
@@ -92,11 +98,19 @@ async def _run(options: argparse.Namespace) -> None:
         decoder.close()
 
 
-async def _rounds(agent: Agent, stopping: asyncio.Event, poll_s: float) -> None:
+def _stop(agent: Agent, stopping: asyncio.Event) -> None:
+    agent.stopping.set()  # a round that waits for its child
+    stopping.set()
+
+
+async def _rounds(agent: Agent, stopping: asyncio.Event) -> None:
+    pause_s = agent.origin.first_pause_s()
     while not stopping.is_set():
-        await asyncio.to_thread(agent.step)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stopping.wait(), poll_s)
+            await asyncio.wait_for(stopping.wait(), pause_s)
+            break
+        await asyncio.to_thread(agent.step)
+        pause_s = agent.pause_s()
 
 
 class _HttpServer(uvicorn.Server):

@@ -1,25 +1,25 @@
 """Observe, decide, act: the loop that keeps a node on the release that it is told to serve."""
 
-import logging
+import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from edge.node.active import Active
 from edge.node.catalog import Catalog, Unreachable
-from edge.node.decide import Activate, Keep, Observation, Refuse, decide
+from edge.node.child import MEMORY_BYTES, Child, Interrupted
+from edge.node.decide import Activate, Keep, Observation, Refuse, Trouble, decide
 from edge.node.disk import DiskTrouble
 from edge.node.engine import Engine, Serving
-from edge.node.state import Pointer, Refusal, Release, State
-from edge.node.trial import try_release
-from edge.node.trust import Repository, verify_offline
-from edgedistill.bundle import MANIFEST
+from edge.node.origin import Origin
+from edge.node.state import Release, State
+from edge.node.status import Status
+from edgedistill.bundle import read_bundle
 from edgedistill.errors import RefusedRelease
 
-PROBATION_S = 20.0
-PROBATION_STARTS = 3
-_log = logging.getLogger("edge.node")
+PROBATION_LOOK_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -32,24 +32,9 @@ class Settings:
     root: bytes  # the operator's first root
     version_file: Path | None
     version: int  # 0: follow the newest
-
-
-@dataclass
-class Status:
-    """What /status shows."""
-
-    state: str = "starting"
-    reason: str = ""
-    desired: int | None = None
-    refused: str = ""  # slug: why the desired release is not served; empty: it is not refused
-    last_event: dict[str, str] = field(default_factory=dict)
-    started: float = field(default_factory=time.monotonic)
-
-    def event(self, reason: str, message: str) -> None:
-        """Remember and log what happened last."""
-        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        self.last_event = {"reason": reason, "message": message, "time": now}
-        _log.info("%s: %s", reason, message)
+    poll_s: float = 5.0  # between two looks, on average
+    ca: Path | None = None  # certificates that an https origin may be signed by; None: the system's
+    memory_bytes: int = MEMORY_BYTES  # of the child that updates
 
 
 class Agent:
@@ -60,92 +45,159 @@ class Agent:
     ) -> None:
         self.settings, self.state, self.serving, self._failpoint = settings, state, serving, failpoint
         self.status = Status()
-        self.pointer = state.pointer()
-        self._served_since = time.monotonic()
+        self.active = Active(state, serving, self.status, root=settings.root, memory_bytes=settings.memory_bytes)
+        self.origin = Origin(settings.releases, settings.poll_s, ca=settings.ca)
+        self.stopping = threading.Event()  # set: a round that waits for its child ends at once
+        self._child: Child | None = None  # while a round looks at the origin and updates
+        self._asked: object = None  # what was wanted and what was in quarantine at the last look
 
     def boot(self) -> None:
         """Serve what was served, without network and whatever the clock says; the previous release if that fails."""
-        pointer = self.pointer
-        if pointer.active and pointer.probation:
-            pointer = self._remember(replace(pointer, unfinished_starts=pointer.unfinished_starts + 1))
-            if pointer.unfinished_starts >= PROBATION_STARTS:
-                self._revert("died", f"the release ended {PROBATION_STARTS} starts in a row")
-        for release in filter(None, (self.pointer.active, self.pointer.previous)):
-            try:
-                self._serve(release)
-            except OSError as error:  # the disk's fault, not the release's: it is fetched again
-                trouble = DiskTrouble.of(error, f"release {release.version} cannot be read")
-                self.status.event(trouble.reason, str(trouble))
-            except RefusedRelease as error:
-                self.status.event(error.reason, str(error))
-                if release == self.pointer.active:
-                    self._revert(error.reason, str(error))
-            else:
-                break
-        self.state.sweep(self.pointer)
+        self.active.boot()
         self._tell_problem(None)
 
     def step(self) -> None:
-        """One round: observe, decide, act. Never raises for what the world does."""
+        """One round. Never raises for what the world does."""
         before = self.state.problem
         self.state.settle()
         try:
-            self._round()
+            seen = self._observe()
+            self._act(decide(seen), seen)
         except DiskTrouble as trouble:
+            self.origin.failed(longest_s=8 * self.settings.poll_s)
             self.state.clear()
-            self.state.sweep(self.pointer)
-            self.status.state, self.status.reason = ("serving" if self.serving.engine else "waiting"), str(trouble)
+            self.state.drop_partial()
+            self.state.sweep(self.active.pointer)
+            self.status.state, self.status.reason = self.active.idle, str(trouble)
             self.status.event(trouble.reason, str(trouble))
+        finally:
+            if self._child:
+                self._child.close()
+                self._child = None
         self._tell_problem(before)
 
-    def _tell_problem(self, before: DiskTrouble | None) -> None:
-        problem = self.state.problem
-        if problem and (before is None or str(problem) != str(before)):
-            self.status.event(problem.reason, str(problem))
-
-    def _round(self) -> None:
-        self._end_probation()
-        desired, follow = self._desired()
-        self.status.desired = desired
-        active = self.serving.engine.release if self.serving.engine else None
-        catalog, repository = None, None
-        if (desired is not None or follow) and not (active and active.version == desired):
-            try:
-                catalog, repository = self._refresh()
-            except Unreachable as error:
-                self.status.event(error.reason, str(error))
-            except RefusedRelease as error:
-                self._refuse(Refuse(desired or 0, "", error.reason, str(error)))
-                return
-        refused = {(r.version, r.digest): r.reason for r in self.state.refusals()}
-        seen = Observation(self.settings.name, desired, follow, active, catalog, refused)
-        action = decide(seen)
-        if isinstance(action, Keep):
-            probation = action.state == "serving" and self.pointer.probation
-            self.status.refused = action.refused
-            self.status.state, self.status.reason = "probation" if probation else action.state, action.reason
-        elif isinstance(action, Refuse):
-            self._refuse(action)
-        elif isinstance(action, Activate):
-            assert repository is not None  # a release can only be chosen from a catalog
-            self._update(action.release, repository, seen)
+    def pause_s(self) -> float:
+        """Until the next round; short while the active release has to prove itself."""
+        return min(self.origin.pause_s(), PROBATION_LOOK_S if self.active.pointer.probation else float("inf"))
 
     def describe(self) -> dict[str, Any]:
         """The JSON of /status."""
-        engine = self.serving.engine
+        pointer, engine = self.active.pointer, self.serving.engine
+        is_on_probation = self.status.state == "serving" and pointer.probation
         return {
             "node": self.settings.node,
-            "state": self.status.state,
+            "state": "probation" if is_on_probation else self.status.state,
             "reason": self.status.reason,
             "refused": self.status.refused,
             "active": asdict(engine.release) if engine else None,
-            "previous": asdict(self.pointer.previous) if self.pointer.previous else None,
+            "previous": asdict(pointer.previous) if pointer.previous else None,
             "desired": None if self.status.desired is None else {"version": self.status.desired},
             "quarantined": [asdict(refusal) for refusal in self.state.refusals()],
             "last_event": self.status.last_event,
             "uptime_s": round(time.monotonic() - self.status.started, 1),
-            "trust": dict(self.pointer.highest),
+            "trust": dict(pointer.highest),
         }
+
+    def _observe(self) -> Observation:
+        self.active.look_after_probation()
+        self.active.serve_stored()  # where the disk or the child failed at boot
+        desired, follow = self._desired()
+        self.status.desired = desired
+        active = self.active.release
+        is_looking = follow or (desired is not None and not (active and active.version == desired))
+        origin = self._look(desired) if is_looking else None
+        return Observation(self.settings.name, desired, follow, active, origin, self._refused())
+
+    def _act(self, action: object, seen: Observation) -> None:
+        if isinstance(action, Keep):
+            self.status.state, self.status.reason, self.status.refused = action.state, action.reason, action.refused
+        elif isinstance(action, Refuse):
+            self._refuse(action)
+        elif isinstance(action, Activate):
+            assert isinstance(seen.origin, Catalog)  # a release can only be chosen from a catalog
+            self._update(action.release, seen.origin)
+        if seen.origin is not None:  # what this round itself put in quarantine is no news
+            self._asked = (seen.desired, frozenset(self._refused()))
+
+    def _look(self, desired: int | None) -> Catalog | Trouble | None:
+        """Ask the origin, by a child that stays for the update; None: nothing changed there."""
+        try:
+            if not self.origin.has_news(is_asked=self._asked != (desired, frozenset(self._refused()))):
+                return None
+            catalog = self._refresh(desired)
+        except (Unreachable, Interrupted, RefusedRelease) as error:
+            self.origin.failed()
+            self.status.event(error.reason, str(error))
+            return Trouble(error.reason, str(error), is_refusal=isinstance(error, RefusedRelease))
+        self.origin.answered()
+        self.active.saw(catalog)
+        return catalog
+
+    def _refresh(self, desired: int | None) -> Catalog:
+        self._child = Child(lambda: self._is_wanted(desired), memory_bytes=self.settings.memory_bytes)
+        return self._child.refresh(
+            self.settings.releases,
+            self.settings.root,
+            name=self.settings.name,
+            scratch=self.state.scratch("metadata"),
+            trusted=self.state.metadata(self.active.pointer),
+            highest=self.active.pointer.highest,
+            ca=self.settings.ca,
+        )
+
+    def _update(self, release: Release, catalog: Catalog) -> None:
+        self.status.state, self.status.reason, self.status.refused = "updating", f"to release {release.version}", ""
+        try:
+            engine = self._prepare(release)
+        except (Unreachable, Interrupted) as error:
+            self.origin.failed()
+            self.status.event(error.reason, str(error))
+            self.status.state, self.status.reason = self.active.idle, str(error)
+        except RefusedRelease as error:
+            self._refuse(Refuse(release.version, release.digest, error.reason, str(error)))
+            self.state.drop_partial()
+        else:
+            self._activate(release, engine, catalog)
+
+    def _prepare(self, release: Release) -> Engine:
+        """Everything that can fail happens before the pointer moves."""
+        assert self._child is not None
+        kept = self.state.folder(release)
+        is_here = _is_whole(kept, release)  # a legal revert: the release is still on disk
+        folder = kept if is_here else self.state.partial(release)
+        self._failpoint("before_fetch")
+        if not is_here:
+            self._child.fetch(release, folder)
+        self._failpoint("fetched")
+        active = self.active.release
+        self._child.try_release(folder, self.state.folder(active) if active else None)
+        self._child.close()
+        self._failpoint("tried")
+        if not is_here:
+            self.state.keep(folder, kept)
+        self._failpoint("kept")
+        return Engine.load(kept)
+
+    def _activate(self, release: Release, engine: Engine, catalog: Catalog) -> None:
+        number = f"{time.time_ns():020d}"
+        self.state.keep(self.state.root / "tmp" / "metadata", self.state.root / "metadata" / number)
+        self._failpoint("before_flip")
+        self.active.flip(release, catalog, metadata=number)
+        self._failpoint("flipped")
+        self.active.swap(engine)
+        self.state.sweep(self.active.pointer)
+        self.status.event("activated", f"release {release.version} ({release.digest[:12]}) is served")
+
+    def _refuse(self, refused: Refuse) -> None:
+        what = f"release {refused.version}" if refused.version else "the origin's list of releases"
+        self.status.state, self.status.refused = self.active.idle, refused.reason
+        self.status.reason = f"{what} was refused: {refused.message}"
+        self.status.event(refused.reason, refused.message)
+        if refused.version:
+            self.active.refuse(refused.version, refused.digest, refused.reason, refused.message)
+
+    def _refused(self) -> dict[tuple[int, str], str]:
+        return {(refusal.version, refusal.digest): refusal.reason for refusal in self.state.refusals()}
 
     def _desired(self) -> tuple[int | None, bool]:
         """The wanted version, and whether the newest is wanted instead."""
@@ -160,92 +212,22 @@ class Agent:
             self.status.event("bad_assignment", f"{file} holds no version: {error}")
             return self.status.desired, False
 
-    def _refresh(self) -> tuple[Catalog, Repository]:
-        scratch = self.state.scratch("metadata")
-        trusted = self.state.metadata(self.pointer)
-        repository = Repository(self.settings.releases, self.settings.root, scratch, trusted=trusted)
-        catalog = repository.refresh(self.settings.name, self.pointer.highest)
-        if catalog.highest != self.pointer.highest:
-            self._remember(
-                replace(self.pointer, highest=catalog.highest)
-            )  # a replay of what was only looked at is refused
-        return catalog, repository
+    def _is_wanted(self, desired: int | None) -> bool:
+        """Asked while the child works, which may take an hour on a bad line."""
+        if self.stopping.is_set() or self.active.is_failing() or self._desired()[0] != desired:
+            return False
+        self.active.look_after_probation()
+        return True
 
-    def _update(self, release: Release, repository: Repository, seen: Observation) -> None:
-        self.status.state, self.status.reason, self.status.refused = "updating", f"to release {release.version}", ""
-        try:
-            engine = self._prepare(release, repository)
-        except Unreachable as error:
-            self.status.event(error.reason, str(error))
-            self.status.state, self.status.reason = ("serving" if seen.active else "waiting"), str(error)
-            return
-        except RefusedRelease as error:
-            self._refuse(Refuse(release.version, release.digest, error.reason, str(error)))
-            return
-        assert seen.catalog is not None
-        self._activate(release, repository, engine, seen.catalog)
+    def _tell_problem(self, before: DiskTrouble | None) -> None:
+        problem = self.state.problem
+        if problem and (before is None or str(problem) != str(before)):
+            self.status.event(problem.reason, str(problem))
 
-    def _prepare(self, release: Release, repository: Repository) -> Engine:
-        """Everything that can fail happens before the pointer moves."""
-        folder = self.state.scratch("candidate")
-        self._failpoint("before_fetch")
-        repository.fetch(release, folder)
-        self._failpoint("fetched")
-        try_release(folder)
-        self._failpoint("tried")
-        try:
-            return Engine.load(self.state.folder(release))  # a legal revert: the release is still on disk, and whole
-        except RefusedRelease:
-            self.state.keep(folder, self.state.folder(release))
-        self._failpoint("kept")
-        return Engine.load(self.state.folder(release))
 
-    def _activate(self, release: Release, repository: Repository, engine: Engine, catalog: Catalog) -> None:
-        number = f"{time.time_ns():020d}"
-        self.state.keep(repository.metadata, self.state.root / "metadata" / number)
-        self._failpoint("before_flip")
-        previous = self.pointer.active or self.pointer.previous
-        pointer = Pointer(release, previous, number, catalog.highest, unfinished_starts=0, probation=True)
-        self.state.flip(pointer)
-        self.pointer = pointer
-        self._failpoint("flipped")
-        self.serving.swap(engine)
-        self._served_since = time.monotonic()
-        self.state.sweep(self.pointer)
-        self.status.state, self.status.reason = "probation", ""
-        self.status.event("activated", f"release {release.version} ({release.digest[:12]}) is served")
-
-    def _serve(self, release: Release) -> None:
-        """Load a release from disk, vouched for by the stored metadata."""
-        folder, metadata = self.state.folder(release), self.state.metadata(self.pointer)
-        engine = Engine.load(folder)
-        if metadata is None:
-            raise RefusedRelease("bad_signature", "no stored metadata vouches for the release")
-        verify_offline(metadata, self.settings.root, (folder / MANIFEST).read_bytes(), release)
-        self.serving.swap(engine)
-        self._served_since = time.monotonic()
-        self.status.state = "serving"
-
-    def _revert(self, reason: str, message: str) -> None:
-        """Leave the active release for the previous one, and never try it again."""
-        bad = self.pointer.active
-        assert bad is not None
-        self.state.quarantine(Refusal(bad.version, bad.digest, reason, message))
-        self._remember(replace(self.pointer, active=self.pointer.previous, previous=None, probation=False))
-        self.status.event(reason, message)
-
-    def _refuse(self, refused: Refuse) -> None:
-        self.status.state = "serving" if self.serving.engine else "waiting"
-        self.status.reason = f"release {refused.version} was refused: {refused.message}"
-        self.status.refused = refused.reason
-        self.status.event(refused.reason, refused.message)
-        self.state.quarantine(Refusal(refused.version, refused.digest, refused.reason, refused.message))
-
-    def _end_probation(self) -> None:
-        if self.pointer.probation and time.monotonic() - self._served_since > PROBATION_S:
-            self._remember(replace(self.pointer, probation=False, unfinished_starts=0))
-
-    def _remember(self, pointer: Pointer) -> Pointer:
-        self.state.remember(pointer)
-        self.pointer = pointer
-        return pointer
+def _is_whole(folder: Path, release: Release) -> bool:
+    """Whether a release on disk is what its digest says."""
+    try:
+        return read_bundle(folder).digest == release.digest
+    except (RefusedRelease, OSError):
+        return False

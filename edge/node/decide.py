@@ -6,6 +6,17 @@ from dataclasses import dataclass
 from edge.node.catalog import Catalog
 from edge.node.state import Release
 
+PASSING = ("below_minimum",)  # refusals that the origin's signed index can take back; all others hold for the digest
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """The origin did not answer, or not with what can be believed."""
+
+    reason: str  # slug
+    message: str
+    is_refusal: bool  # it answered, and that was refused
+
 
 @dataclass(frozen=True)
 class Observation:
@@ -15,8 +26,13 @@ class Observation:
     desired: int | None  # version that the operator wants; None: nothing was said yet
     follow_latest: bool  # no version file: the newest release is wanted
     active: Release | None
-    catalog: Catalog | None  # None: the origin does not answer
+    origin: Catalog | Trouble | None  # None: nothing is known to have changed since the last look
     refused: Mapping[tuple[int, str], str]  # (version, digest) in quarantine -> slug of the reason
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Nothing is new: go on, and show what was shown."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +48,8 @@ class Keep:
 class Refuse:
     """The desired release cannot be had; remember why."""
 
-    version: int
-    digest: str
+    version: int  # 0: of no certain release
+    digest: str  # empty: of no certain bytes
     reason: str
     message: str
 
@@ -45,29 +61,55 @@ class Activate:
     release: Release
 
 
-Action = Keep | Refuse | Activate
+Action = Wait | Keep | Refuse | Activate
 
 
 def decide(seen: Observation) -> Action:
     """The next action. A node that serves goes on serving whatever else is wrong."""
     idle = "serving" if seen.active else "waiting"
-    wanted = seen.desired
-    if wanted is None and seen.follow_latest and seen.catalog:
-        wanted = max(seen.catalog.releases, default=None)
-    if wanted is None:
-        return Keep(idle, "no version is assigned to this node yet" if not seen.follow_latest else "no release yet")
-    if seen.active and seen.active.version == wanted:
+    if seen.desired is None and not seen.follow_latest:
+        return Keep(idle, "no version is assigned to this node yet")
+    if seen.active and seen.active.version == seen.desired:
         return Keep("serving", "")
-    if seen.catalog is None:
-        return Keep(idle, f"release {wanted} is wanted; the origin does not answer")
-    digest = seen.catalog.releases.get(wanted)
-    for (version, known), reason in seen.refused.items():
-        if version == wanted and digest in (None, known):
-            return Keep(idle, f"release {wanted} is in quarantine: {reason}", refused=reason)
-    if digest is None:
+    if seen.origin is None:
+        return Wait()
+    if isinstance(seen.origin, Trouble):
+        wanted = f"release {seen.desired}" if seen.desired else "the newest release"
+        if seen.origin.is_refusal:
+            return Refuse(seen.desired or 0, "", seen.origin.reason, seen.origin.message)
+        return Keep(idle, f"{wanted} is wanted; {seen.origin.message}")
+    if seen.desired is None:
+        return _newest(seen, seen.origin, idle)
+    return _desired(seen, seen.origin, seen.desired, idle)
+
+
+def _desired(seen: Observation, catalog: Catalog, wanted: int, idle: str) -> Action:
+    digest = catalog.releases.get(wanted, "")
+    if not digest:
         message = f"release {wanted} of {seen.name!r} is not listed by the origin"
         return Refuse(wanted, "", "not_listed", message)
-    if wanted < seen.catalog.minimum_version:
-        message = f"release {wanted} is below the signed minimum {seen.catalog.minimum_version}"
+    reason = seen.refused.get((wanted, digest), "")
+    if wanted < catalog.minimum_version:
+        message = f"release {wanted} is below the signed minimum {catalog.minimum_version}"
         return Refuse(wanted, digest, "below_minimum", message)
+    if reason and reason not in PASSING:
+        return Keep(idle, f"release {wanted} is in quarantine: {reason}", refused=reason)
     return Activate(Release(seen.name, wanted, digest))
+
+
+def _newest(seen: Observation, catalog: Catalog, idle: str) -> Action:
+    """The newest release that may run; one in quarantine is passed over, but nothing newer is left for it."""
+    allowed = sorted((v for v in catalog.releases if v >= catalog.minimum_version), reverse=True)
+    if not allowed:
+        return Keep(idle, "no release yet")
+    reason = refused = ""
+    for version in allowed:
+        digest = catalog.releases[version]
+        if seen.active and version <= seen.active.version:
+            break
+        slug = seen.refused.get((version, digest), "")
+        if not slug or slug in PASSING:
+            return Activate(Release(seen.name, version, digest))
+        if not refused:
+            reason, refused = f"release {version} is in quarantine: {slug}", slug
+    return Keep(idle, reason, refused=refused)

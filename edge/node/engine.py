@@ -77,15 +77,26 @@ class Serving:
 
     def __init__(self) -> None:
         self.engine: Engine | None = None
+        self._failures = 0
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="infer")
 
     def swap(self, engine: Engine) -> None:
         """New requests go to `engine`; those under way end on the one they began with."""
-        self.engine = engine
+        self.engine, self._failures = engine, 0
+
+    def failures_since(self, engine: Engine) -> int:
+        """Answers of `engine` that raised or were not finite since it was swapped in."""
+        return self._failures if engine is self.engine else 0
 
     async def infer(self, engine: Engine, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(B, S, S, 3) uint8 -> (B, K) float32, off the event loop."""
-        return await asyncio.get_running_loop().run_in_executor(self._pool, engine.logits, images)
+        try:
+            logits = await asyncio.get_running_loop().run_in_executor(self._pool, engine.logits, images)
+        except Exception:
+            self._failures += engine is self.engine
+            raise
+        self._failures += engine is self.engine and not bool(np.isfinite(logits).all())
+        return logits
 
     def close(self) -> None:
         """End the thread."""

@@ -4,6 +4,7 @@ pointer.json             active and previous release, their metadata folder, the
 releases/<digest>/       a verified bundle
 metadata/<number>/       the TUF metadata that vouches for them
 quarantine.json          digests that were tried and refused
+partial/<digest>/        a bundle that is being downloaded; kept over a restart
 tmp/                     whatever was not finished; emptied at start
 
 Opening it needs no write: a node whose disk is full, read-only or failing serves what it holds. What could not be
@@ -24,7 +25,7 @@ from edge.node.disk import DiskTrouble, disk, remove
 from edgedistill.errors import NodeError
 from edgedistill.storage import make_folders, pretty_json, sync
 
-FOLDERS = ("releases", "metadata", "tmp")
+FOLDERS = ("releases", "metadata", "partial", "tmp")
 POINTER, QUARANTINE = "pointer.json", "quarantine.json"
 KEPT_REFUSALS = 50
 
@@ -148,6 +149,21 @@ class State:
         with self._tolerated(), disk("temporary files cannot be removed"):
             for leftover in (self.root / "tmp").iterdir():
                 remove(leftover)
+
+    def partial(self, release: Release) -> Path:
+        """Where the release is downloaded to, with what arrived earlier, and nothing of others. Raises DiskTrouble."""
+        path = self.root / "partial" / release.digest
+        self.drop_partial(but=path)
+        with disk("nothing can be fetched"):
+            path.mkdir(exist_ok=True)
+        return path
+
+    def drop_partial(self, *, but: Path | None = None) -> None:
+        """Remove what was downloaded and is not kept."""
+        with self._tolerated(), disk("unfinished downloads cannot be removed"):
+            for path in (self.root / "partial").iterdir():
+                if path != but:
+                    remove(path)
 
     def keep(self, source: Path, target: Path) -> None:
         """Move a finished folder into place: its files are on disk before its name is.

@@ -9,13 +9,10 @@ versions that a thief of the old ones made up bar nothing.
 import json
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
-import urllib3
 from tuf.api.exceptions import (
     BadVersionNumberError,
     DownloadError,
@@ -27,15 +24,15 @@ from tuf.api.exceptions import (
     UnsignedMetadataError,
 )
 from tuf.api.metadata import Metadata, Root, TargetFile, Targets
-from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
+from tuf.ngclient import Updater, UpdaterConfig
 
 from edge.node.catalog import Catalog, Seen, Unreachable
+from edge.node.download import SMALL_BYTES, FolderFetcher, HttpFetcher, Redirected, fetch_target
 from edge.node.state import Release
 from edgedistill.bundle import MANIFEST, Manifest
 from edgedistill.errors import NodeError, RefusedRelease
 from edgedistill.storage import digest
 
-TIMEOUT_S = 10.0
 ROLES = ("timestamp", "snapshot", "targets")  # whose keys the root names; `releases` has its keys from targets
 LIMITS = UpdaterConfig(
     max_root_rotations=64,  # in one refresh; a node that was away longer takes the next ones with its next look
@@ -44,67 +41,28 @@ LIMITS = UpdaterConfig(
     snapshot_max_length=64 << 10,
     targets_max_length=4 << 20,
 )
-SMALL_BYTES = 4 << 20  # the most of any metadata file, manifest or index, whatever lengths were signed
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-
-
-class Redirected(DownloadHTTPError):  # noqa: N818 - what the origin did
-    """The origin sent us elsewhere; a captive portal does that, and a thief."""
-
-
-class _Fetcher(FetcherInterface):
-    def download_bytes(self, url: str, max_length: int) -> bytes:
-        """All metadata comes this way. A snapshot's key may sign any length; no more than the limit is read."""
-        return super().download_bytes(url, min(max_length, SMALL_BYTES))
-
-
-class FolderFetcher(_Fetcher):
-    """Reads the repository from a mounted folder."""
-
-    def _fetch(self, url: str) -> Iterator[bytes]:
-        path = Path(url2pathname(urlsplit(url).path))
-        if not path.is_file():
-            raise DownloadHTTPError(f"no {path.name} at the origin", 404)
-        with path.open("rb") as handle:
-            while block := handle.read(1 << 16):
-                yield block
-
-
-class HttpFetcher(_Fetcher):
-    """Reads the repository from one web server; never follows a redirect to another."""
-
-    def __init__(self) -> None:
-        timeout = urllib3.Timeout(connect=TIMEOUT_S, read=TIMEOUT_S)
-        self._pool = urllib3.PoolManager(timeout=timeout, retries=False)
-
-    def _fetch(self, url: str) -> Iterator[bytes]:
-        try:
-            response = self._pool.request("GET", url, preload_content=False, redirect=False)
-            with response:
-                if 300 <= response.status < 400:
-                    raise Redirected("the origin redirects, which is not followed", response.status)
-                if response.status != 200:
-                    raise DownloadHTTPError(f"the origin answered {response.status}", response.status)
-                yield from response.stream(1 << 16, decode_content=False)  # a gzip bomb stays a small wrong file
-        except urllib3.exceptions.HTTPError as error:
-            raise DownloadError(f"the origin does not answer: {error}") from error
 
 
 class Repository:
     """The origin, seen through a scratch copy of the trusted metadata."""
 
-    def __init__(self, origin: str, root: bytes, scratch: Path, *, trusted: Path | None) -> None:
+    def __init__(
+        self, origin: str, root: bytes, scratch: Path, *, trusted: Path | None, ca: Path | None = None
+    ) -> None:
         if trusted is not None and trusted.is_dir():
             shutil.copytree(trusted, scratch, dirs_exist_ok=True, symlinks=True)
         is_web = origin.startswith(("http://", "https://"))
         base = origin.rstrip("/") if is_web else Path(origin).resolve().as_uri()
         self.metadata = scratch
+        self._targets = f"{base}/targets/"
+        self._fetcher = HttpFetcher(ca) if is_web else FolderFetcher()
         try:
             self._updater = Updater(
                 str(scratch),
                 f"{base}/metadata/",
-                target_base_url=f"{base}/targets/",
-                fetcher=HttpFetcher() if is_web else FolderFetcher(),
+                target_base_url=self._targets,
+                fetcher=self._fetcher,
                 config=LIMITS,
                 bootstrap=root,
             )
@@ -131,7 +89,7 @@ class Repository:
             if target is None:
                 return Catalog(0, 0, {}, remembered)
             return _catalog(json.loads(self._read(target)), remembered)
-        except RefusedRelease:
+        except (RefusedRelease, OSError, MemoryError):  # the last two are this machine's
             raise
         except DownloadLengthMismatchError as error:
             raise RefusedRelease("bad_metadata", f"the origin's list of releases does not end: {error}") from error
@@ -155,7 +113,7 @@ class Repository:
                 raise RefusedRelease("mix_and_match", f"the manifest is of {manifest.name} {manifest.version}")
             for name, file in manifest.files.items():
                 self._target(f"{root}/{name}", folder / name, size=file.size_bytes)
-        except RefusedRelease:
+        except (RefusedRelease, OSError, MemoryError):  # the last two are this machine's
             raise
         except Exception as error:
             raise _typed(error) from error
@@ -169,8 +127,9 @@ class Repository:
             raise RefusedRelease("mix_and_match", f"{path} is signed with {target.length} bytes, its manifest: {size}")
         if size is None and target.length > SMALL_BYTES:
             raise RefusedRelease("bad_metadata", f"{path} is signed with {target.length} bytes, above {SMALL_BYTES}")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        self._updater.download_target(target, str(file))
+        folder, _, name = target.path.rpartition("/")
+        url = f"{self._targets}{folder}/{target.hashes['sha256']}.{name}"  # TUF's consistent snapshots
+        fetch_target(self._fetcher.read, url, target, file)
         return file.read_bytes() if file.name == MANIFEST else b""
 
     def _read(self, target: TargetFile) -> bytes:

@@ -1,0 +1,136 @@
+"""The release that a node serves, and the way back: boot without network, probation, the previous release."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+from edge.node.catalog import Catalog
+from edge.node.child import Child, Interrupted
+from edge.node.disk import DiskTrouble
+from edge.node.engine import Engine, Serving
+from edge.node.state import Pointer, Refusal, Release, State
+from edge.node.status import Status
+from edgedistill.bundle import MANIFEST
+from edgedistill.errors import RefusedRelease
+
+PROBATION_S = 20.0
+PROBATION_STARTS = 3  # that died on probation
+PROBATION_FAILURES = 5  # answers on probation that raised or were not finite
+
+
+class Active:
+    """What the pointer names and the engine answers from; every change of either is made here."""
+
+    def __init__(self, state: State, serving: Serving, status: Status, *, root: bytes, memory_bytes: int) -> None:
+        self.state, self.serving, self.status = state, serving, status
+        self.pointer = state.pointer()
+        self._root, self._memory_bytes = root, memory_bytes
+        self._served_since = time.monotonic()
+
+    @property
+    def release(self) -> Release | None:
+        """What is answered from."""
+        return self.serving.engine.release if self.serving.engine else None
+
+    @property
+    def idle(self) -> str:
+        """The state of a node that does nothing else."""
+        return "serving" if self.serving.engine else "waiting"
+
+    def boot(self) -> None:
+        """Serve what was served, without network and whatever the clock says; the previous release if that fails."""
+        pointer = self.pointer
+        if pointer.active and pointer.probation:
+            pointer = self._remember(replace(pointer, unfinished_starts=pointer.unfinished_starts + 1))
+            if pointer.unfinished_starts >= PROBATION_STARTS:
+                self._revert("died", f"the release ended {PROBATION_STARTS} starts in a row")
+        self.serve_stored()
+        self.state.sweep(self.pointer)
+
+    def serve_stored(self) -> None:
+        """Serve the pointer's release, if it is not served; the previous one when it is not what was signed."""
+        if self.pointer.active and self.pointer.active == self.release:
+            return
+        for release in filter(None, (self.pointer.active, self.pointer.previous)):
+            try:
+                self._serve(release)
+            except OSError as error:  # the disk's fault, not the release's: it is fetched again
+                trouble = DiskTrouble.of(error, f"release {release.version} cannot be read")
+                self.status.event(trouble.reason, str(trouble))
+            except Interrupted as error:  # not its fault either
+                self.status.event(error.reason, str(error))
+            except RefusedRelease as error:
+                self.status.event(error.reason, str(error))
+                if release == self.pointer.active:
+                    self._revert(error.reason, str(error))
+            else:
+                break
+
+    def flip(self, release: Release, catalog: Catalog, *, metadata: str) -> None:
+        """Point to a release that was tried; `swap` follows. Raises DiskTrouble: nothing has changed."""
+        previous = self.pointer.active or self.pointer.previous
+        pointer = Pointer(release, previous, metadata, catalog.highest, unfinished_starts=0, probation=True)
+        self.state.flip(pointer)
+        self.pointer = pointer
+
+    def swap(self, engine: Engine) -> None:
+        """Answer from `engine`."""
+        self.serving.swap(engine)
+        self._served_since = time.monotonic()
+        self.status.state, self.status.reason = "serving", ""
+
+    def saw(self, catalog: Catalog) -> None:
+        """Remember the versions of the metadata: a replay of what was only looked at is refused."""
+        if catalog.highest != self.pointer.highest:
+            self._remember(replace(self.pointer, highest=catalog.highest))
+
+    def is_failing(self) -> bool:
+        """Too many answers of the release on probation raised or were not finite."""
+        return self._failures() >= PROBATION_FAILURES
+
+    def look_after_probation(self) -> None:
+        """End it when its time is over; leave the release at once when its answers fail."""
+        if self.is_failing():
+            self._revert("failing", f"{self._failures()} answers of the release failed on probation")
+            self.serve_stored()
+            if self.pointer.active is None:
+                self.serving.engine = None  # alive and not ready is better than wrong
+                self.status.state = "waiting"
+        elif self.pointer.probation and time.monotonic() - self._served_since > PROBATION_S:
+            self._remember(replace(self.pointer, probation=False, unfinished_starts=0))
+
+    def refuse(self, version: int, digest: str, reason: str, message: str) -> None:
+        """Put a release in quarantine, once."""
+        known = {(refusal.version, refusal.digest): refusal.reason for refusal in self.state.refusals()}
+        if known.get((version, digest)) != reason:
+            self.state.quarantine(Refusal(version, digest, reason, message))
+
+    def _serve(self, release: Release) -> None:
+        """Load a release from disk; a child checks meanwhile that the stored metadata vouches for it."""
+        folder, metadata = self.state.folder(release), self.state.metadata(self.pointer)
+        if metadata is None:
+            raise RefusedRelease("bad_signature", "no stored metadata vouches for the release")
+        with ThreadPoolExecutor(1) as beside, Child(memory_bytes=self._memory_bytes) as child:
+            vouched = beside.submit(child.verify, metadata, self._root, manifest=folder / MANIFEST, release=release)
+            engine = Engine.load(folder)
+            vouched.result()
+        if engine.release != release:
+            raise RefusedRelease("wrong_digest", "the release on disk is not the signed one")
+        self.swap(engine)
+
+    def _failures(self) -> int:
+        engine = self.serving.engine
+        return self.serving.failures_since(engine) if engine and self.pointer.probation else 0
+
+    def _revert(self, reason: str, message: str) -> None:
+        """Leave the active release for the previous one, and never try it again."""
+        bad = self.pointer.active
+        assert bad is not None
+        self.refuse(bad.version, bad.digest, reason, message)
+        self._remember(replace(self.pointer, active=self.pointer.previous, previous=None, probation=False))
+        self.status.event(reason, message)
+
+    def _remember(self, pointer: Pointer) -> Pointer:
+        self.state.remember(pointer)
+        self.pointer = pointer
+        return pointer

@@ -1,0 +1,114 @@
+"""When to look at the origin, and whether anything changed there: one small unsigned file tells.
+
+timestamp.json is only a hint whether to start the child that verifies. An origin that lies about it can delay an
+update by FULL_CHECK_S; it cannot make a node believe anything.
+"""
+
+import http.client
+import random
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from edge.node.catalog import Unreachable
+
+FULL_CHECK_S = 600.0  # the child verifies at least this often, hint or not
+LONGEST_PAUSE_S = 300.0  # between two questions to an origin that does not answer
+SPREAD = (0.5, 1.5)  # a pause is its nominal length times a random number: nodes that start together drift apart
+LIMIT_BYTES = 64 << 10
+TIMEOUT_S = 10.0  # of the whole look, connection and all
+
+
+class Origin:
+    """The origin's hint, and the pace at which one node asks for it."""
+
+    def __init__(
+        self,
+        releases: str,
+        poll_s: float,
+        *,
+        ca: Path | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        uniform: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        self._releases, self._poll_s, self._ca, self._clock, self._uniform = releases, poll_s, ca, clock, uniform
+        self._failures = 0  # in a row
+        self._quiet_until = 0.0
+        self._full_check_at = 0.0
+        self._checked: bytes | None = None  # the hint at the last full check
+        self._seen = b""
+
+    def first_pause_s(self) -> float:
+        """Before the first look: when a site's power comes back, all its nodes start at once."""
+        return self._uniform(0.0, self._poll_s)
+
+    def pause_s(self) -> float:
+        """Until the next round."""
+        return self._poll_s * self._uniform(*SPREAD)
+
+    def has_news(self, *, is_asked: bool) -> bool:
+        """Whether a full check is due. An origin that just failed is left alone for a while, unless somebody asks.
+
+        Args:
+            is_asked: the operator wants something else than at the last check.
+
+        Raises:
+            Unreachable: the origin does not answer.
+        """
+        if self._clock() < self._quiet_until and not is_asked:
+            return False
+        self._seen = self._timestamp()
+        return is_asked or self._seen != self._checked or self._clock() >= self._full_check_at
+
+    def answered(self) -> None:
+        """The full check came to an end, whatever it said about releases."""
+        self._failures, self._quiet_until, self._checked = 0, 0.0, self._seen
+        self._full_check_at = self._clock() + FULL_CHECK_S * self._uniform(*SPREAD)
+
+    def failed(self, *, longest_s: float = LONGEST_PAUSE_S) -> None:
+        """No answer, or none to believe: ask again later, and later each time."""
+        pause = min(self._poll_s * 2.0 ** min(self._failures, 30), max(longest_s, self._poll_s))
+        self._failures, self._checked = self._failures + 1, None
+        self._quiet_until = self._clock() + pause * self._uniform(*SPREAD)
+
+    def _timestamp(self) -> bytes:
+        """The bytes of timestamp.json, unverified."""
+        try:
+            if self._releases.startswith(("http://", "https://")):
+                return self._get(f"{self._releases.rstrip('/')}/metadata/timestamp.json")
+            with (Path(self._releases) / "metadata" / "timestamp.json").open("rb") as handle:
+                return handle.read(LIMIT_BYTES)
+        except (OSError, http.client.HTTPException) as error:
+            raise Unreachable(f"the origin does not answer: {error!r}") from error
+
+    def _get(self, url: str) -> bytes:
+        """One GET that follows no redirect. A thread ends it in time, however slowly the other side drips."""
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port
+        connection: http.client.HTTPConnection
+        if parts.scheme == "https":
+            context = ssl.create_default_context(cafile=self._ca)
+            connection = http.client.HTTPSConnection(host, port, timeout=TIMEOUT_S, context=context)
+        else:
+            connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT_S)
+        deadline = threading.Timer(TIMEOUT_S, _cut, [connection])
+        deadline.daemon = True
+        deadline.start()
+        try:
+            connection.request("GET", parts.path, headers={"Connection": "close"})
+            answer = connection.getresponse()
+            if answer.status != 200:
+                raise Unreachable(f"the origin answered {answer.status} for {parts.path}")
+            return answer.read(LIMIT_BYTES)
+        finally:
+            deadline.cancel()
+            connection.close()
+
+
+def _cut(connection: http.client.HTTPConnection) -> None:
+    if connection.sock is not None:
+        connection.sock.shutdown(socket.SHUT_RDWR)

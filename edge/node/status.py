@@ -1,0 +1,27 @@
+"""What a node says of itself."""
+
+import logging
+import time
+from dataclasses import dataclass, field
+
+_log = logging.getLogger("edge.node")
+
+
+@dataclass
+class Status:
+    """What /status shows."""
+
+    state: str = "starting"
+    reason: str = ""
+    desired: int | None = None
+    refused: str = ""  # slug: why the desired release is not served; empty: it is not refused
+    last_event: dict[str, str] = field(default_factory=dict)
+    started: float = field(default_factory=time.monotonic)
+
+    def event(self, reason: str, message: str) -> None:
+        """Remember and log what happened last; the same again says nothing new."""
+        if (self.last_event.get("reason"), self.last_event.get("message")) == (reason, message):
+            return
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        self.last_event = {"reason": reason, "message": message, "time": now}
+        _log.info("%s: %s", reason, message)
