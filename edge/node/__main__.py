@@ -14,15 +14,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import uvicorn
-
 from edge.node.agent import Agent, Settings
-from edge.node.engine import Serving
+from edge.node.http_server import HttpServer
 from edge.node.inference import Inference
 from edge.node.metrics import Metrics
 from edge.node.pictures import Decoder
 from edge.node.server_grpc import start as start_grpc
 from edge.node.server_rest import build_app
+from edge.node.serving import Serving
 from edge.node.state import State
 from edgedistill.errors import EdgeDistillError, NodeError
 
@@ -83,16 +82,14 @@ async def _run(options: argparse.Namespace) -> None:
         asyncio.get_running_loop().add_signal_handler(number, _stop, agent, stopping)
     listener = _listen(options.listen, options.http_port)
     grpc_server, grpc_port = await start_grpc(inference, metrics, f"{options.listen}:{options.grpc_port}")
-    config = uvicorn.Config(build_app(agent, inference, metrics), log_config=None, access_log=False, lifespan="off")
-    http = _HttpServer(config)
-    serving_http = asyncio.create_task(http.serve([listener]))
+    http = HttpServer(build_app(agent, inference, metrics))
+    await http.start(listener)
     http_port = listener.getsockname()[1]
     print(f"serving on http://{options.listen}:{http_port} grpc://{options.listen}:{grpc_port}", flush=True)
     try:
         await _rounds(agent, stopping)
     finally:
-        http.should_exit = True
-        await serving_http
+        await http.stop()
         await grpc_server.stop(5)
         serving.close()
         decoder.close()
@@ -111,14 +108,6 @@ async def _rounds(agent: Agent, stopping: asyncio.Event) -> None:
             break
         await asyncio.to_thread(agent.step)
         pause_s = agent.pause_s()
-
-
-class _HttpServer(uvicorn.Server):
-    """uvicorn without its own signal handlers: the node ends both servers together."""
-
-    @contextlib.contextmanager
-    def capture_signals(self):  # type: ignore[no-untyped-def]
-        yield
 
 
 def _listen(host: str, port: int) -> socket.socket:

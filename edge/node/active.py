@@ -7,7 +7,8 @@ from dataclasses import replace
 from edge.node.catalog import Catalog
 from edge.node.child import Child, Interrupted
 from edge.node.disk import DiskTrouble
-from edge.node.engine import Engine, Serving
+from edge.node.engine import Engine
+from edge.node.serving import Serving
 from edge.node.state import Pointer, Refusal, Release, State
 from edge.node.status import Status
 from edgedistill.bundle import MANIFEST
@@ -94,7 +95,7 @@ class Active:
             self._revert("failing", f"{self._failures()} answers of the release failed on probation")
             self.serve_stored()
             if self.pointer.active is None:
-                self.serving.engine = None  # alive and not ready is better than wrong
+                self.serving.swap(None)  # alive and not ready is better than wrong
                 self.status.state = "waiting"
         elif self.pointer.probation and time.monotonic() - self._served_since > PROBATION_S:
             self._remember(replace(self.pointer, probation=False, unfinished_starts=0))

@@ -12,8 +12,9 @@ from edge.node.catalog import Catalog, Unreachable
 from edge.node.child import MEMORY_BYTES, Child, Interrupted
 from edge.node.decide import Activate, Keep, Observation, Refuse, Trouble, decide
 from edge.node.disk import DiskTrouble
-from edge.node.engine import Engine, Serving
+from edge.node.engine import Engine
 from edge.node.origin import Origin
+from edge.node.serving import Serving
 from edge.node.state import Release, State
 from edge.node.status import Status
 from edgedistill.bundle import read_bundle

@@ -1,9 +1,6 @@
-"""A loaded release that answers. The servers hold one reference a request, so a swap drops nothing."""
+"""A loaded release that answers. Each request holds a reference, so a swap drops nothing."""
 
-import asyncio
-import contextlib
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,35 +67,3 @@ class Engine:
                 raise RefusedRelease(
                     "wrong_answer", f"{golden.file}: a logit is off by {worst:.3g}, the release is bad"
                 )
-
-
-class Serving:
-    """The active engine, if any, behind one thread that infers."""
-
-    def __init__(self) -> None:
-        self.engine: Engine | None = None
-        self._failures = 0
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="infer")
-
-    def swap(self, engine: Engine) -> None:
-        """New requests go to `engine`; those under way end on the one they began with."""
-        self.engine, self._failures = engine, 0
-
-    def failures_since(self, engine: Engine) -> int:
-        """Answers of `engine` that raised or were not finite since it was swapped in."""
-        return self._failures if engine is self.engine else 0
-
-    async def infer(self, engine: Engine, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """(B, S, S, 3) uint8 -> (B, K) float32, off the event loop."""
-        try:
-            logits = await asyncio.get_running_loop().run_in_executor(self._pool, engine.logits, images)
-        except Exception:
-            self._failures += engine is self.engine
-            raise
-        self._failures += engine is self.engine and not bool(np.isfinite(logits).all())
-        return logits
-
-    def close(self) -> None:
-        """End the thread."""
-        with contextlib.suppress(RuntimeError):
-            self._pool.shutdown(wait=False, cancel_futures=True)

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.node.engine import Engine, Serving
+from edge.node.engine import Engine
 from edge.node.pictures import Decoder
+from edge.node.serving import InferenceFailed, Overloaded, Serving
 from edge.node.tensors import Output, ProtocolError, Tensor, clipped, picture_elements, uint8_batch
 from edgedistill import __version__
 
@@ -89,22 +90,26 @@ class Inference:
         """Answer one request.
 
         Raises:
-            ProtocolError: other inputs, outputs or parameters than the module's docstring says; or the release gave
-                an answer that is not finite.
+            ProtocolError: other inputs, outputs or parameters than the module's docstring says; too many requests
+                wait; or the release failed.
         """
         if len(request.inputs) != 1 or request.inputs[0].name != INPUT:
             names = clipped([tensor.name for tensor in request.inputs[:4]])
             raise ProtocolError("bad_input", f"the inputs are {names}, expected one named {INPUT!r}")
         wanted, count = _wanted(request, engine.manifest.classes)
-        logits = await self._logits(engine, request.inputs[0])
-        if not np.isfinite(logits).all():
-            raise ProtocolError("not_finite", "the release's answer is not finite", 500, "INTERNAL")
+        try:
+            logits = await self._logits(engine, request.inputs[0])
+        except Overloaded as error:
+            raise ProtocolError("overloaded", str(error), 429, "RESOURCE_EXHAUSTED") from error
+        except InferenceFailed as error:
+            raise ProtocolError("inference_failed", str(error), 500, "INTERNAL") from error
         return Answer(engine, _outputs(wanted, logits, engine.labels, count), request.id)
 
     async def _logits(self, engine: Engine, tensor: Tensor) -> NDArray[np.float32]:
         size = engine.manifest.size
         if tensor.datatype == "BYTES":
-            return await self.serving.infer(engine, await self._decoder.views(picture_elements(tensor), size))
+            pictures = picture_elements(tensor)
+            return await self.serving.infer_encoded(engine, pictures, lambda some: self._decoder.views(some, size))
         return await self.serving.infer(engine, uint8_batch(tensor, size))
 
     def metadata(self, name: str, version: str = "") -> dict[str, Any]:

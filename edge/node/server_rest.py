@@ -1,104 +1,94 @@
 """The v2 protocol over HTTP: JSON and the binary tensor extension; /status and /metrics beside it."""
 
+import re
 from collections.abc import Awaitable, Callable
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from edge.node import rest_body
 from edge.node.agent import Agent
-from edge.node.inference import MAX_BODY, Inference, server_metadata
+from edge.node.http_messages import Handler, Request, Response
+from edge.node.inference import Inference, server_metadata
 from edge.node.metrics import Metrics
 from edge.node.tensors import ProtocolError
 
-Handler = Callable[[Request], Awaitable[Response]]
+_MODEL = re.compile(r"/v2/models/(?P<name>[^/]+)(?:/versions/(?P<version>[^/]+))?(?P<what>/ready|/infer)?")
+Named = tuple[str, str]  # model and version in the path; empty: not there
+Answer = Callable[[Request, Named], Awaitable[Response]]
 
 
-def build_app(agent: Agent, inference: Inference, metrics: Metrics) -> Starlette:
+def build_app(agent: Agent, inference: Inference, metrics: Metrics) -> Handler:
     """The HTTP application of one node."""
     serving = agent.serving
 
-    async def live(request: Request) -> Response:
-        return JSONResponse({"live": True})
+    async def live(request: Request, named: Named) -> Response:
+        return Response.json({"live": True})
 
-    async def ready(request: Request) -> Response:
+    async def ready(request: Request, named: Named) -> Response:
         is_ready = serving.engine is not None
-        return JSONResponse({"ready": is_ready}, 200 if is_ready else 503)
+        return Response.json({"ready": is_ready}, 200 if is_ready else 503)
 
-    async def server(request: Request) -> Response:
-        return JSONResponse(server_metadata())
+    async def server(request: Request, named: Named) -> Response:
+        return Response.json(server_metadata())
 
-    async def model(request: Request) -> Response:
-        return JSONResponse(inference.metadata(*_named(request)))
+    async def model(request: Request, named: Named) -> Response:
+        return Response.json(inference.metadata(*named))
 
-    async def model_ready(request: Request) -> Response:
-        inference.engine(*_named(request))
-        return JSONResponse({"ready": True})
+    async def model_ready(request: Request, named: Named) -> Response:
+        inference.engine(*named)
+        return Response.json({"ready": True})
 
-    async def index(request: Request) -> Response:
-        return JSONResponse(inference.index())
+    async def index(request: Request, named: Named) -> Response:
+        return Response.json(inference.index())
 
-    async def infer(request: Request) -> Response:
+    async def infer(request: Request, named: Named) -> Response:
         with metrics.seconds.labels("rest").time():
             try:
-                response = await _infer(request)
+                response = await _infer(request, named)
             except ProtocolError as error:
                 metrics.refused("rest", error.reason)
                 raise
         metrics.requests.labels("rest", "answered").inc()
         return response
 
-    async def status(request: Request) -> Response:
-        return JSONResponse(agent.describe())
+    async def status(request: Request, named: Named) -> Response:
+        return Response.json(agent.describe())
 
-    async def scrape(request: Request) -> Response:
+    async def scrape(request: Request, named: Named) -> Response:
         metrics.release.set(serving.engine.release.version if serving.engine else 0)
-        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+        return Response(generate_latest(metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
-    async def _infer(request: Request) -> Response:
-        engine = inference.engine(*_named(request))
-        encoding = request.headers.get("Content-Encoding", "identity")
-        if encoding != "identity":
+    async def _infer(request: Request, named: Named) -> Response:
+        engine = inference.engine(*named)
+        if request.headers.get("content-encoding", "identity") != "identity":
             raise ProtocolError("bad_header", "the body is compressed; send it as it is", 415)
-        asked = rest_body.parse(await _body(request), request.headers.get(rest_body.HEADER))
+        asked = rest_body.parse(request.body, request.headers.get(rest_body.HEADER.lower()))
         body, headers = rest_body.encode(await inference.infer(engine, asked), asked)
         return Response(body, headers=headers)
 
-    async def refused(request: Request, error: Exception) -> Response:
-        assert isinstance(error, ProtocolError)
-        return JSONResponse({"error": str(error)}, error.status)
+    routes: dict[str, tuple[str, Answer]] = {
+        "/v2": ("GET", server),
+        "/v2/models": ("GET", index),
+        "/v2/repository/index": ("POST", index),
+        "/v2/health/live": ("GET", live),
+        "/v2/health/ready": ("GET", ready),
+        "/status": ("GET", status),
+        "/metrics": ("GET", scrape),
+    }
+    of_model = {None: ("GET", model), "/ready": ("GET", model_ready), "/infer": ("POST", infer)}
 
-    one = "/v2/models/{name}"
-    routes = [
-        Route("/v2", server),
-        Route("/v2/models", index),
-        Route("/v2/repository/index", index, methods=["POST"]),
-        Route("/v2/health/live", live),
-        Route("/v2/health/ready", ready),
-        Route("/status", status),
-        Route("/metrics", scrape),
-    ]
-    for prefix in (one, one + "/versions/{version}"):
-        routes += [
-            Route(prefix, model),
-            Route(f"{prefix}/ready", model_ready),
-            Route(f"{prefix}/infer", infer, methods=["POST"]),
-        ]
-    return Starlette(routes=routes, exception_handlers={ProtocolError: refused})
+    async def handle(request: Request) -> Response:
+        found = _MODEL.fullmatch(request.path)
+        route = of_model[found["what"]] if found else routes.get(request.path)
+        if route is None:
+            return Response.json({"error": "there is nothing at this path; the protocol begins at /v2"}, 404)
+        method, answer = route
+        if request.method != method and (request.method, method) != ("HEAD", "GET"):
+            return Response.json({"error": f"the method here is {method}"}, 405, {"Allow": method})
+        try:
+            return await answer(request, (found["name"], found["version"] or "") if found else ("", ""))
+        except ProtocolError as error:
+            headers = {"Retry-After": "1"} if error.status == 429 else {}
+            return Response.json({"error": str(error)}, error.status, headers)
 
-
-def _named(request: Request) -> tuple[str, str]:
-    return request.path_params["name"], request.path_params.get("version", "")
-
-
-async def _body(request: Request) -> bytes:
-    parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > MAX_BODY:
-            raise ProtocolError("too_large", f"the body is over {MAX_BODY} bytes", 413, "RESOURCE_EXHAUSTED")
-        parts.append(part)
-    return b"".join(parts)
+    return handle
