@@ -7,6 +7,7 @@ import click
 from rich.console import Console
 
 from edgedistill import __version__
+from edgedistill.cli_ask import ask
 from edgedistill.cli_fleet import fleet
 from edgedistill.cli_gc import collect_garbage
 from edgedistill.cli_release import release
@@ -89,7 +90,7 @@ def run(
     console.print(f"Report: {report}", soft_wrap=True)
 
 
-for group in (runs_group, collect_garbage, release, fleet, watch):
+for group in (runs_group, collect_garbage, release, fleet, watch, ask):
     cli.add_command(group)
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from edge.node.access import access_of, add_options
 from edge.node.agent import Agent, Settings
 from edge.node.http_server import HttpServer
 from edge.node.inference import Inference
@@ -47,17 +48,18 @@ def _parser() -> argparse.ArgumentParser:
     add("--name", required=True, help="of the releases, for example demo")
     add("--version-file", type=Path, help="file that holds the version to serve; absent: wait")
     add("--version", type=int, default=0, help="version to serve; 0: the newest")
-    add("--listen", default="127.0.0.1", help="address to listen on")
     add("--http-port", type=int, default=8080, help="0: any free one")
     add("--grpc-port", type=int, default=8081, help="0: any free one")
     add("--node-name", default=socket.gethostname(), help="shown in /status")
     add("--poll-s", type=float, default=5.0, help="seconds between looks at the wanted version, on average")
     add("--ca", type=Path, help="certificates that an https origin may be signed by; absent: the system's")
     add("--update-memory-mb", type=int, default=1024, help="the most that fetching and trying a release may allocate")
+    add_options(parser)
     return parser
 
 
 async def _run(options: argparse.Namespace) -> None:
+    access = access_of(options)
     if options.root is None:
         raise NodeError("no root of trust is given; copy the operator's 1.root.json here and give --root FILE")
     try:
@@ -76,19 +78,26 @@ async def _run(options: argparse.Namespace) -> None:
     inference = Inference(serving, decoder)
     failpoint = _failpoint(os.environ.get("EDGEDISTILL_FAILPOINT", ""))
     agent = Agent(settings, State(options.state, failpoint), serving, failpoint)
+    metrics.watch(agent)
     agent.boot()
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, _stop, agent, stopping)
     listener = _listen(options.listen, options.http_port)
-    grpc_server, grpc_port = await start_grpc(inference, metrics, f"{options.listen}:{options.grpc_port}")
-    http = HttpServer(build_app(agent, inference, metrics))
-    await http.start(listener)
+    grpc_server, grpc_port = await start_grpc(inference, metrics, access, f"{options.listen}:{options.grpc_port}")
+    http = HttpServer(build_app(agent, inference, access, metrics))
+    await http.start(listener, access.tls)
+    watching = asyncio.create_task(access.watch(options.poll_s))
     http_port = listener.getsockname()[1]
-    print(f"serving on http://{options.listen}:{http_port} grpc://{options.listen}:{grpc_port}", flush=True)
+    secure = "s" if access.tls else ""
+    print(
+        f"serving on http{secure}://{options.listen}:{http_port} grpc{secure}://{options.listen}:{grpc_port}",
+        flush=True,
+    )
     try:
         await _rounds(agent, stopping)
     finally:
+        watching.cancel()
         await http.stop()
         await grpc_server.stop(5)
         serving.close()

@@ -95,6 +95,7 @@ class Agent:
             "desired": None if self.status.desired is None else {"version": self.status.desired},
             "quarantined": [asdict(refusal) for refusal in self.state.refusals()],
             "last_event": self.status.last_event,
+            "events": list(self.status.events),
             "uptime_s": round(time.monotonic() - self.status.started, 1),
             "trust": dict(pointer.highest),
         }

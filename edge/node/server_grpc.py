@@ -6,6 +6,8 @@ from typing import Any
 
 import grpc
 
+from edge.node.access import Access
+from edge.node.grpc_access import TokenInterceptor, add_port
 from edge.node.inference import (
     MAX_BODY,
     Answer,
@@ -58,25 +60,22 @@ class GrpcServer(pb_grpc.GRPCInferenceServiceServicer):
 
     async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
         async def answer() -> Any:
-            engine = self._inference.engine(request.model_name, request.model_version)
-            return _response(await self._inference.infer(engine, _asked(request)))
+            with self._metrics.request("grpc"):
+                engine = self._inference.engine(request.model_name, request.model_version)
+                return _response(await self._inference.infer(engine, _asked(request)))
 
-        with self._metrics.seconds.labels("grpc").time():
-            try:
-                response = await answer()
-            except ProtocolError as error:
-                self._metrics.refused("grpc", error.reason)
-                await context.abort(grpc.StatusCode[error.code], str(error))
-        self._metrics.requests.labels("grpc", "answered").inc()
-        return response
+        return await _typed(answer, context)
 
 
-async def start(inference: Inference, metrics: Metrics, address: str) -> tuple[Any, int]:
+async def start(inference: Inference, metrics: Metrics, access: Access, address: str) -> tuple[Any, int]:
     """Listen on host:port (0: any free one); gives the server and its port. Raises OSError when it cannot listen."""
-    server = grpc.aio.server(options=[("grpc.max_receive_message_length", MAX_BODY), ("grpc.so_reuseport", 0)])
+    guards = [TokenInterceptor(access)] if access.needs_token else []
+    server = grpc.aio.server(
+        interceptors=guards, options=[("grpc.max_receive_message_length", MAX_BODY), ("grpc.so_reuseport", 0)]
+    )
     pb_grpc.add_GRPCInferenceServiceServicer_to_server(GrpcServer(inference, metrics), server)
     try:
-        port = server.add_insecure_port(address)
+        port = add_port(server, address, access)
     except RuntimeError as error:
         raise OSError(f"cannot listen on {address}: {error}") from error
     await server.start()

@@ -5,7 +5,8 @@ from collections.abc import Awaitable, Callable
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from edge.node import rest_body
+from edge.node import rest_body, status_page
+from edge.node.access import NO_TOKEN, Access
 from edge.node.agent import Agent
 from edge.node.http_messages import Handler, Request, Response
 from edge.node.inference import Inference, server_metadata
@@ -17,7 +18,7 @@ Named = tuple[str, str]  # model and version in the path; empty: not there
 Answer = Callable[[Request, Named], Awaitable[Response]]
 
 
-def build_app(agent: Agent, inference: Inference, metrics: Metrics) -> Handler:
+def build_app(agent: Agent, inference: Inference, access: Access, metrics: Metrics) -> Handler:
     """The HTTP application of one node."""
     serving = agent.serving
 
@@ -42,20 +43,16 @@ def build_app(agent: Agent, inference: Inference, metrics: Metrics) -> Handler:
         return Response.json(inference.index())
 
     async def infer(request: Request, named: Named) -> Response:
-        with metrics.seconds.labels("rest").time():
-            try:
-                response = await _infer(request, named)
-            except ProtocolError as error:
-                metrics.refused("rest", error.reason)
-                raise
-        metrics.requests.labels("rest", "answered").inc()
-        return response
+        with metrics.request("rest"):
+            return await _infer(request, named)
 
     async def status(request: Request, named: Named) -> Response:
-        return Response.json(agent.describe())
+        if status_page.prefers_page(request.headers.get("accept")):
+            headers = {"Content-Type": "text/html; charset=utf-8"} | status_page.HEADERS
+            return Response(status_page.render(agent.describe()).encode(), headers=headers)
+        return Response.json(agent.describe(), headers={"Vary": "Accept"})
 
     async def scrape(request: Request, named: Named) -> Response:
-        metrics.release.set(serving.engine.release.version if serving.engine else 0)
         return Response(generate_latest(metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def _infer(request: Request, named: Named) -> Response:
@@ -78,6 +75,8 @@ def build_app(agent: Agent, inference: Inference, metrics: Metrics) -> Handler:
     of_model = {None: ("GET", model), "/ready": ("GET", model_ready), "/infer": ("POST", infer)}
 
     async def handle(request: Request) -> Response:
+        if not access.allows(request.path, request.headers):
+            return Response.json({"error": NO_TOKEN}, 401, {"WWW-Authenticate": "Bearer"})
         found = _MODEL.fullmatch(request.path)
         route = of_model[found["what"]] if found else routes.get(request.path)
         if route is None:

@@ -56,6 +56,7 @@ class Serving:
 
     def __init__(self) -> None:
         self.observers: list[Observer] = []
+        self.swaps = 0
         self.waiting = 0  # images of all requests that were let in and are not answered yet
         self._crowded_since: float | None = None
         self._active = _Active()
@@ -70,6 +71,7 @@ class Serving:
     def swap(self, engine: Engine | None) -> None:
         """New requests go to `engine` (None: there is none); those under way end on the one they began with."""
         self._active = _Active(engine)
+        self.swaps += 1
 
     def answers_since(self, engine: Engine) -> int:
         """Answers of this engine since it was swapped in, failed ones too; 0 when it is not the active one."""

@@ -2,8 +2,10 @@
 
 import logging
 import time
+from collections import deque
 from dataclasses import dataclass, field
 
+KEPT_EVENTS = 20
 _log = logging.getLogger("edge.node")
 
 
@@ -16,6 +18,7 @@ class Status:
     desired: int | None = None
     refused: str = ""  # slug: why the desired release is not served; empty: it is not refused
     last_event: dict[str, str] = field(default_factory=dict)
+    events: deque[dict[str, str]] = field(default_factory=lambda: deque(maxlen=KEPT_EVENTS))  # oldest first
     started: float = field(default_factory=time.monotonic)
 
     def event(self, reason: str, message: str) -> None:
@@ -24,4 +27,5 @@ class Status:
             return
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         self.last_event = {"reason": reason, "message": message, "time": now}
+        self.events.append(self.last_event)
         _log.info("%s: %s", reason, message)

@@ -124,7 +124,7 @@ class NodeProcess:
         )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
-        found = re.fullmatch(r"serving on http://(\S+) grpc://(\S+)\n", line)
+        found = re.fullmatch(r"serving on https?://(\S+) grpcs?://(\S+)\n", line)
         if not found:
             raise AssertionError(f"the node said {line!r} and {self.kill()}")
         self.http, self.grpc = found[1], found[2]
