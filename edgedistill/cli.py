@@ -49,6 +49,7 @@ def cli() -> None:
 @click.option("--preset", default="cpu", show_default=True, help=f"One of {', '.join(PRESETS)}.")
 @click.option("--set", "overrides", multiple=True, metavar="STEP.FIELD=VALUE", help="One setting, repeatable.")
 @click.option("--labeled-fraction", type=float, help="Share of the training labels that may be used; all of your own.")
+@click.option("--feedback", is_flag=True, help="Train on the pictures too that the fleet was unsure about.")
 @placed
 def run(
     data: str | None,
@@ -57,6 +58,7 @@ def run(
     preset: str,
     overrides: tuple[str, ...],
     labeled_fraction: float | None,
+    feedback: bool,
     place: Place,
 ) -> None:
     """Run the pipeline: images and a teacher in, a signed int8 student out."""
@@ -64,6 +66,7 @@ def run(
     from edgedistill.local_copy import local_report
     from kfp_pipelines.embedded import ask_local_node, run_embedded
 
+    overrides += ("ingest.feedback=true",) if feedback else ()
     config = with_labels(
         run_config(preset, overrides, own_data=bool(data)), labeled_fraction, own=bool(data), overrides=overrides
     )

@@ -11,16 +11,19 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import click
 
-from edgedistill.errors import ConfigError
+from edgedistill.cli_feedback import REST_S, Fleet
+from edgedistill.config import run_config, with_names
+from edgedistill.errors import ConfigError, StorageError
 from edgedistill.place import Place, placed
 from edgedistill.storage import canonical_json, digest, file_digest, pretty_json
 
 COMMAND = (sys.executable, "-m", "edgedistill.cli", "run")
 POLL_S = 5.0  # between two looks at the folder, and at most a third of the quiet time
+FLEET_S = 60.0  # between two looks at what the fleet sent
 GRACE_S = 60.0  # that an interrupted run has to end
 
 
@@ -32,6 +35,14 @@ GRACE_S = 60.0  # that an interrupted run has to end
 @click.option("--set", "overrides", multiple=True, metavar="STEP.FIELD=VALUE", help="As for run.")
 @click.option("--labeled-fraction", type=float, help="As for run.")
 @click.option("--quiet", "quiet_s", type=click.FloatRange(min=0), default=30.0, show_default=True, help="Seconds.")
+@click.option("--feedback", is_flag=True, help="As for run; and run when the fleet asks for it.")
+@click.option(
+    "--feedback-pictures",
+    type=click.IntRange(min=1),
+    default=100,
+    show_default=True,
+    help="New pictures of the fleet that start a run.",
+)
 @click.option("--once", is_flag=True, help="Look once, run if there is something new, and end.")
 @placed
 def watch(
@@ -42,10 +53,12 @@ def watch(
     overrides: tuple[str, ...],
     labeled_fraction: float | None,
     quiet_s: float,
+    feedback: bool,
+    feedback_pictures: int,
     once: bool,
     place: Place,
 ) -> None:
-    """Run the pipeline whenever the images of FOLDER change. One run at a time; ends with SIGTERM or Ctrl-C."""
+    """Run the pipeline whenever the images of FOLDER change, or the fleet asks. One run at a time; Ctrl-C ends it."""
     if not folder.is_dir():
         raise ConfigError(f"{str(folder)!r} is no folder; give the folder of the images: edgedistill watch FOLDER")
     if place.folder.resolve().is_relative_to(folder.resolve()) and not _is_hidden(place.folder, folder):
@@ -62,7 +75,12 @@ def watch(
         options += ["--labeled-fraction", str(labeled_fraction)]
     options += ["--home", str(place.folder), *(("--store", place.address) if place.address else ())]
     files = [Path((teacher or "").rpartition("@")[2]), *([teacher_labels] if teacher_labels else [])]
-    watcher = Watcher(folder.resolve(), place.folder / "watch", tuple(options), tuple(files))
+    fleet = None
+    if feedback:
+        options.append("--feedback")
+        config = with_names(run_config(preset, overrides, own_data=True), str(folder), overrides=overrides)
+        fleet = Fleet(place, config.ingest.name, feedback_pictures)
+    watcher = Watcher(folder.resolve(), place.folder / "watch", tuple(options), tuple(files), fleet)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _interrupt)
     try:
@@ -83,24 +101,32 @@ class Watcher:
     home: Path  # where locks and memory are
     options: tuple[str, ...]  # of the run
     files: tuple[Path, ...]  # what belongs to the content beside the images, where it is there: teacher, map
+    fleet: Fleet | None = None
 
     def consider(self) -> bool:
         """Run if the content is new. False: the run failed, and the content is not remembered."""
-        content = self._content()
+        content, fed = self._content(), self._fed()
         if content is None:
             click.echo("No images yet.")
             return True
-        if self._remembered() == content:
+        remembered = self._remembered()
+        why = fed and self.fleet and self.fleet.due(fed, remembered.get("feedback"))
+        if remembered.get("content") == content and not why:
             click.echo("Nothing new.")
             return True
         with self._one_run() as lock:
-            click.echo("New content: a run starts.")
+            click.echo(f"{why or 'New content'}: a run starts.")
             status = _ended([*COMMAND, "--data", str(self.folder), *self.options], lock)
         if status:
             click.echo("The run failed; it is tried again when an image changes, or when this command starts again.")
             return False
-        self._remember(content)
+        self._remember(content, fed or remembered.get("feedback"))
         return True
+
+    def is_asked(self) -> bool:
+        """Whether the fleet wants a run. A store that is away asks for nothing."""
+        fed = self._fed()
+        return bool(fed and self.fleet and self.fleet.due(fed, self._remembered().get("feedback")))
 
     def listing(self) -> str:
         """Names what is there without reading it: changes when a file is added, removed, written or replaced."""
@@ -142,16 +168,25 @@ class Watcher:
         others = [file_digest(path) for path in self.files if path.is_file()]
         return digest(canonical_json([images.digest(), others]))
 
-    def _remembered(self) -> str | None:
+    def _fed(self) -> dict[str, Any] | None:
+        """What the fleet has sent until now."""
         try:
-            found: str = json.loads(self._path("json").read_text())["content"]
-        except (OSError, ValueError, KeyError):
-            return None  # at worst the run is started again, and has nothing to do
-        return found
+            return self.fleet.state() if self.fleet else None
+        except StorageError as error:
+            click.echo(f"The fleet's feedback cannot be looked at: {error}")
+            return None
 
-    def _remember(self, content: str) -> None:
+    def _remembered(self) -> dict[str, Any]:
+        try:
+            found: dict[str, Any] = json.loads(self._path("json").read_text())
+            return found if isinstance(found, dict) else {}
+        except (OSError, ValueError):
+            return {}  # at worst the run is started again, and has nothing to do
+
+    def _remember(self, content: str, fed: dict[str, Any] | None) -> None:
         fresh = self._path("new")
-        fresh.write_bytes(pretty_json({"folder": str(self.folder), "options": self.options, "content": content}))
+        document = {"folder": str(self.folder), "options": self.options, "content": content}
+        fresh.write_bytes(pretty_json(document | ({"feedback": fed} if fed else {})))
         fresh.replace(self._path("json"))
 
     def _path(self, suffix: str) -> Path:
@@ -163,11 +198,14 @@ def _look(watcher: Watcher, quiet_s: float, *, once: bool) -> bool:
     """Look at the folder again and again; think about it when it was quiet since its last change."""
     poll_s = min(POLL_S, max(0.05, quiet_s / 3))
     decided: str | None = None
-    seen, since = watcher.listing(), time.monotonic()
+    seen, since, asked = watcher.listing(), time.monotonic(), 0.0
     while True:
+        if watcher.fleet and time.monotonic() > asked + FLEET_S and seen == decided:
+            decided, asked = None if watcher.is_asked() else decided, time.monotonic()
         if seen != decided and time.monotonic() - since >= quiet_s:
             decided = seen
             fine = watcher.consider()
+            asked = time.monotonic() + (0.0 if fine else REST_S)
             if once:
                 return fine
         began = time.monotonic()

@@ -33,6 +33,7 @@ class IngestConfig:
     train: float = 1 / 2
     validation: float = 1 / 6  # the rest is the test split
     near_duplicates: bool = True  # keep re-saved and resized copies of one picture on one side of the split
+    feedback: bool = False  # train on the pictures that the fleet was unsure about, too
 
 
 @dataclass(frozen=True)

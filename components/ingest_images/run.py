@@ -5,7 +5,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
+from components.ingest_images.fleet import add_feedback
 from components.ingest_images.gather import Gathered, gather
+from components.ingest_images.source_feedback import Feedback
 from components.ingest_images.sources import FORMS, Refusal, open_source
 from components.ingest_images.split import Image, listed, split
 from edgedistill.config import IngestConfig, load
@@ -35,11 +37,15 @@ def run(*, store: str, data: str, config: dict[str, object], progress: Progress)
     settings = load(IngestConfig, config)
     objects = open_store(store)
     source = open_source(data)
+    inputs = {"data": source.digest()}
+    feedback = Feedback(objects, settings.name) if settings.feedback else None
+    if feedback:
+        inputs["feedback"] = feedback.digest()
     step = Step.of(
         objects,
         "ingest_images",
         module="components.ingest_images.run",
-        inputs={"data": source.digest()},
+        inputs=inputs,
         settings=settings,
         libraries=("pillow", "pyarrow"),
     )
@@ -48,9 +54,15 @@ def run(*, store: str, data: str, config: dict[str, object], progress: Progress)
     gathered = gather(objects, settings.name, source, progress)
     images, refusals, notes = _once(gathered)
     rows, classes, more = split(images, settings)
-    dataset = Dataset(settings.name, classes, rows)
-    _check(dataset, settings, refusals)
+    _check(Dataset(settings.name, classes, rows), settings, refusals)
     notes = source.notes + notes + _lost(gathered, classes) + more
+    if feedback:
+        alike = settings.near_duplicates
+        fed, refused, said = add_feedback(
+            objects, settings.name, feedback, images, rows, progress, near_duplicates=alike
+        )
+        rows, refusals, notes = (*rows, *fed), refusals + refused, notes + said
+    dataset = Dataset(settings.name, classes, tuple(sorted(rows, key=lambda row: row.image_id)))
     return step.finish(_register(objects, dataset, refusals, notes))
 
 

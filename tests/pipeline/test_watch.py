@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.pipeline.conftest import Home
+from tests.pipeline.fleet import asked, sent
 from tests.pipeline.pictures import encoded, folder, picture, write
 
 # What stands for `edgedistill run`: a real ingest of the folder, and a note of when it ran and what it was told.
@@ -164,6 +165,35 @@ def test_a_failed_run_is_said_and_not_remembered(watched: Watched) -> None:
     folder(watched.folder)
     assert watched.once()[0] == 0
     assert len(watched.runs()) == 1
+
+
+def test_the_fleet_starts_a_run(watched: Watched) -> None:
+    store, options = watched.home / "store", ("--feedback", "--feedback-pictures", "3", "--set", "ingest.name=demo")
+    soon = "import edgedistill.cli_feedback as fleet; fleet.REST_S = 0; cli_watch.FLEET_S = 0.2"
+
+    def once(extra: str = soon) -> str:
+        return watched.watch("--once", *options, extra=extra).communicate(timeout=120)[0]
+
+    assert once() == "New content: a run starts.\n"
+    for index in range(2):
+        sent(store, encoded(picture(7000 + index)))
+    sent(store, encoded(picture(7009)), release="another")
+    asked(store, release="another")
+    assert once() == "Nothing new.\n"
+    sent(store, encoded(picture(7002)))
+    assert once() == "3 new pictures of the fleet: a run starts.\n"
+    assert once() == "Nothing new.\n"
+    asked(store)
+    assert once(extra="") == "Nothing new.\n", "the last run was just now"
+    child = watched.watch(*options, extra=soon)
+    until(lambda: len(watched.runs()) == 3, child)
+    asked(store, node="node-2")
+    until(lambda: len(watched.runs()) == 4, child)
+    time.sleep(1.5)
+    child.send_signal(signal.SIGTERM)
+    said = child.communicate(timeout=30)[0]
+    assert said.count("1 requests of the fleet: a run starts.") == 2
+    assert len(watched.runs()) == 4
 
 
 def test_an_empty_folder_is_waited_for(watched: Watched) -> None:
