@@ -16,6 +16,8 @@ from pathlib import Path
 
 from edge.node.access import access_of, add_options
 from edge.node.agent import Agent, Settings
+from edge.node.feedback import add_options as add_feedback_options
+from edge.node.feedback import from_options as feedback_from
 from edge.node.http_server import HttpServer
 from edge.node.inference import Inference
 from edge.node.metrics import Metrics
@@ -53,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--node-name", default=socket.gethostname(), help="shown in /status")
     add("--poll-s", type=float, default=5.0, help="seconds between looks at the wanted version, on average")
     add("--ca", type=Path, help="certificates that an https origin may be signed by; absent: the system's")
+    add_feedback_options(add)
     add("--update-memory-mb", type=int, default=1024, help="the most that fetching and trying a release may allocate")
     add_options(parser)
     return parser
@@ -80,6 +83,11 @@ async def _run(options: argparse.Namespace) -> None:
     agent = Agent(settings, State(options.state, failpoint), serving, failpoint)
     metrics.watch(agent)
     agent.boot()
+    feedback = feedback_from(options, serving, agent.status.event)
+    agent.also = feedback.shown
+    metrics.registry.register(feedback)
+    serving.observers.append(feedback.observe)
+    feedback.start()
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, _stop, agent, stopping)
@@ -100,6 +108,7 @@ async def _run(options: argparse.Namespace) -> None:
         watching.cancel()
         await http.stop()
         await grpc_server.stop(5)
+        feedback.stop()
         serving.close()
         decoder.close()
 

@@ -46,6 +46,7 @@ class Agent:
     ) -> None:
         self.settings, self.state, self.serving, self._failpoint = settings, state, serving, failpoint
         self.status = Status()
+        self.also: Callable[[], dict[str, Any]] = dict  # more of /status
         self.active = Active(state, serving, self.status, root=settings.root, memory_bytes=settings.memory_bytes)
         self.origin = Origin(settings.releases, settings.poll_s, ca=settings.ca)
         self.stopping = threading.Event()  # set: a round that waits for its child ends at once
@@ -98,6 +99,7 @@ class Agent:
             "events": list(self.status.events),
             "uptime_s": round(time.monotonic() - self.status.started, 1),
             "trust": dict(pointer.highest),
+            **self.also(),
         }
 
     def _observe(self) -> Observation:

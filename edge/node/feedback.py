@@ -11,6 +11,7 @@ import os
 import queue
 import threading
 import time
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -39,7 +40,9 @@ _log = logging.getLogger("edge.node")
 class HasEngine(Protocol):
     """Of Serving, what this module needs."""
 
-    engine: Engine | None
+    @property
+    def engine(self) -> Engine | None:
+        """The active one."""
 
 
 @dataclass(frozen=True)
@@ -85,13 +88,17 @@ class Feedback(Collector):
         self.spool, self._sending = spool, sending
         self.outcomes: Counter[str] = Counter()  # unsure pictures by what became of them
         self.sender = Sender(spool.folder, sending) if spool and sending else None
-        self._engine: Engine | None = None
+        self._engine: Callable[[], Engine | None] = lambda: None  # weak: one that was swapped out must not stay
+        self._labels: tuple[str, ...] = ()
+        self._release: dict[str, Any] = {}
         self._since_look = 0
         self._lock = threading.Lock()
         self._waiting: queue.Queue[_Unsure | None] = queue.Queue(2)  # pictures in memory; None: look at the drift
 
     def start(self) -> None:
         """Begin to keep and to send."""
+        if self.spool is None and not self.drift.limit:
+            return
         threading.Thread(target=self._work, name="feedback", daemon=True).start()
         if self.sender:
             self.sender.start()
@@ -108,7 +115,10 @@ class Feedback(Collector):
         images: NDArray[np.uint8],
         logits: NDArray[np.float32],
     ) -> None:
-        """An observer of Serving: (B, S, S, 3) images and the (B, K) logits that were answered. Never raises."""
+        """An observer of Serving: (B, S, S, 3) images and the (B, K) finite logits that were answered. Never raises.
+
+        On the event loop: some 10 microseconds without feedback, 50 with it.
+        """
         try:
             with self._lock:
                 self._observe(engine, pictures, images, logits)
@@ -117,6 +127,10 @@ class Feedback(Collector):
 
     def shown(self) -> dict[str, Any]:
         """What /status says."""
+        with self._lock:
+            engine = self._serving.engine
+            if engine is not None and engine is not self._engine():
+                self._begin(engine)  # nothing was answered since the swap
         value, counts = self.drift.value(), self.drift.counts()
         drift: dict[str, Any] = {
             "bits": None if value is None else round(value, 4),
@@ -154,10 +168,10 @@ class Feedback(Collector):
 
     def _histogram(self) -> list[tuple[str, int]]:
         """Classes that occur in the window, the most frequent first."""
-        counts, engine = self.drift.counts(), self._engine
-        if engine is None or len(engine.labels) != len(counts):
+        counts, labels = self.drift.counts(), self._labels
+        if len(labels) != len(counts):
             return []
-        return [(engine.labels[i], int(counts[i])) for i in np.argsort(-counts, kind="stable") if counts[i]]
+        return [(labels[i], int(counts[i])) for i in np.argsort(-counts, kind="stable") if counts[i]]
 
     def _observe(
         self,
@@ -166,24 +180,25 @@ class Feedback(Collector):
         images: NDArray[np.uint8],
         logits: NDArray[np.float32],
     ) -> None:
-        if engine is not self._engine:
+        if engine is not self._engine():
             if engine is not self._serving.engine:
                 return  # begun before a swap
-            self._engine = engine
-            self.drift.reset(engine.manifest.class_counts, engine.manifest.classes)
-        rows = np.flatnonzero(np.isfinite(logits).all(axis=1))
-        probabilities = softmax(logits[rows])
-        self.drift.add(probabilities.argmax(axis=1).tolist())
-        self._since_look += len(rows)
+            self._begin(engine)
+        self.drift.add(logits.argmax(axis=1).tolist())
+        self._since_look += len(logits)
         if self.drift.limit and self._since_look >= LOOK_EVERY and not self._waiting.full():
             self._waiting.put_nowait(None)
             self._since_look = 0
         if self.spool and self._sending and logits.shape[1] > 1:
-            two = np.partition(probabilities, -2, axis=1)[:, -2:]
-            for row, (second, first) in zip(rows, two, strict=True):
+            two = np.partition(softmax(logits), -2, axis=1)[:, -2:]
+            for row, (second, first) in enumerate(two):
                 if first - second < self._sending.margin:
-                    picture = pictures[int(row)] if pictures is not None else None
+                    picture = pictures[row] if pictures is not None else None
                     self._offer(engine, picture, images[row], logits[row], float(first), float(first - second))
+
+    def _begin(self, engine: Engine) -> None:
+        self._engine, self._labels, self._release = weakref.ref(engine), engine.labels, asdict(engine.release)
+        self.drift.reset(engine.manifest.class_counts, engine.manifest.classes)
 
     def _offer(
         self,
@@ -246,11 +261,11 @@ class Feedback(Collector):
     def _look(self) -> None:
         if not self.drift.look():
             return
-        value, engine = self.drift.value(), self._engine
+        value = self.drift.value()
         said = f"the last answers are {value or 0:.3f} bits from the release's class shares, over {self.drift.limit:g}"
         self._on_drift("drift", said)
-        if self.spool and self._sending and engine:
+        if self.spool and self._sending:
             about = {"format": 1, "node": self._sending.node, "reason": "drift", "bits": round(value or 0, 4)}
-            about |= {"limit": self.drift.limit, "release": asdict(engine.release), "classes": dict(self._histogram())}
+            about |= {"limit": self.drift.limit, "release": self._release, "classes": dict(self._histogram())}
             about |= {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
             _log.info("a run is asked for: %s", self.spool.ask_for_a_run(about))
