@@ -98,12 +98,17 @@ class Publisher:
         return signing.publish(self.store, self.keys, folder)
 
 
+def new_publisher(folder: Path) -> Publisher:
+    """Make keys and an empty repository."""
+    store = open_store(folder / "store")
+    signing.init_repository(store, folder / "keys")
+    return Publisher(folder, store, folder / "keys")
+
+
 @pytest.fixture
 def publisher(tmp_path: Path) -> Publisher:
     """A repository with no release yet."""
-    store = open_store(tmp_path / "store")
-    signing.init_repository(store, tmp_path / "keys")
-    return Publisher(tmp_path, store, tmp_path / "keys")
+    return new_publisher(tmp_path)
 
 
 @dataclass
@@ -113,12 +118,13 @@ class NodeProcess:
     arguments: list[str]
     environment: dict[str, str] = field(default_factory=dict)
     module: str = "edge.node"  # or a driver in front of it, below tests/edge/drivers/
+    wrapper: tuple[str, ...] = ()  # a command that runs it
     process: "subprocess.Popen[str] | None" = None
     http: str = ""
     grpc: str = ""
 
     def start(self) -> "NodeProcess":
-        command = [sys.executable, "-m", self.module, *self.arguments]
+        command = [*self.wrapper, sys.executable, "-m", self.module, *self.arguments]
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | self.environment
         )
@@ -158,6 +164,15 @@ class NodeProcess:
         return self.process.communicate(timeout=20)[1]
 
 
+def node_arguments(publisher: Publisher, state: Path) -> list[str]:
+    """What every node is told: where the releases are, whom to trust, any free ports."""
+    return [
+        *("--releases", str(publisher.releases), "--root", str(publisher.root)),
+        *("--state", str(state), "--name", "tiny", "--http-port", "0", "--grpc-port", "0"),
+        *("--poll-s", "0.2", "--node-name", "edge-test"),
+    ]
+
+
 StartNode = Callable[..., NodeProcess]
 
 
@@ -167,14 +182,14 @@ def start_node(tmp_path: Path, publisher: Publisher) -> Iterator[StartNode]:
     nodes: list[NodeProcess] = []
 
     def start(
-        *extra: str, environment: dict[str, str] | None = None, state: str = "state", module: str = "edge.node"
+        *extra: str,
+        environment: dict[str, str] | None = None,
+        state: str = "state",
+        module: str = "edge.node",
+        wrapper: tuple[str, ...] = (),
     ) -> NodeProcess:
-        arguments = [
-            *("--releases", str(publisher.releases), "--root", str(publisher.root)),
-            *("--state", str(tmp_path / state), "--name", "tiny", "--http-port", "0", "--grpc-port", "0"),
-            *("--poll-s", "0.2", "--node-name", "edge-test", *extra),
-        ]
-        nodes.append(NodeProcess(arguments, environment or {}, module))
+        arguments = [*node_arguments(publisher, tmp_path / state), *extra]
+        nodes.append(NodeProcess(arguments, environment or {}, module, wrapper))
         return nodes[-1].start()
 
     yield start
