@@ -58,7 +58,7 @@ class Active:
             except OSError as error:  # the disk's fault, not the release's: it is fetched again
                 trouble = DiskTrouble.of(error, f"release {release.version} cannot be read")
                 self.status.event(trouble.reason, str(trouble))
-            except Interrupted as error:  # not its fault either
+            except (Interrupted, DiskTrouble) as error:  # not its fault either
                 self.status.event(error.reason, str(error))
             except RefusedRelease as error:
                 self.status.event(error.reason, str(error))
@@ -69,7 +69,8 @@ class Active:
 
     def flip(self, release: Release, catalog: Catalog, *, metadata: str) -> None:
         """Point to a release that was tried; `swap` follows. Raises DiskTrouble: nothing has changed."""
-        previous = self.pointer.active or self.pointer.previous
+        before = (self.pointer.active, self.pointer.previous)  # the active one is the same when its copy was damaged
+        previous = next((one for one in before if one and one != release), None)
         pointer = Pointer(release, previous, metadata, catalog.highest, unfinished_starts=0, probation=True)
         self.state.flip(pointer)
         self.pointer = pointer
