@@ -129,7 +129,7 @@ class _Connection(asyncio.Protocol):
         if not self._headers_done and self._head > self._limits.header_bytes:
             self._refuse(431, f"the headers are over {self._limits.header_bytes} bytes")
         elif self._in_request and not self._headers_done and self._head == len(data):
-            self.deadline = self._loop.time() + self._limits.header_s
+            self._until(self._limits.header_s)
 
     def eof_received(self) -> bool:
         self._deaf = True
@@ -137,12 +137,13 @@ class _Connection(asyncio.Protocol):
         return self.busy and self._transport.get_extra_info("sslcontext") is None
 
     def pause_writing(self) -> None:
-        self._stalled = True
-        self.deadline = self._loop.time() + self._limits.stall_s
+        self._until(self._limits.stall_s)
+        self._stalled = True  # whatever it sends, only reading keeps it from its end
+        self._transport.pause_reading()
 
     def resume_writing(self) -> None:
         self._stalled = False
-        self.deadline = float("inf")
+        self._until(float("inf"))
         self._rest()
 
     def on_message_begin(self) -> None:
@@ -161,7 +162,7 @@ class _Connection(asyncio.Protocol):
         if length > self._limits.body_bytes:
             self._too_large()
             return
-        self.deadline = self._loop.time() + self._limits.body_s + length / self._limits.body_rate
+        self._until(self._limits.body_s + length / self._limits.body_rate)
         if self._headers.get("expect", "").lower() == "100-continue" and not self.busy:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
@@ -187,7 +188,7 @@ class _Connection(asyncio.Protocol):
         self._queue.append((request, self._parser.should_keep_alive()))
         self._begin()
         if self._task is None:
-            self.deadline = float("inf")  # the handler's time
+            self._until(float("inf"))  # the handler's time
             self._task = self._loop.create_task(self._answer())
         elif len(self._queue) > _PIPELINED:
             self._refuse(429, f"over {_PIPELINED} requests were sent before their answers")
@@ -234,8 +235,7 @@ class _Connection(asyncio.Protocol):
         if self._stalled or self.busy or self._transport.is_closing():
             return
         self._transport.resume_reading()
-        limit = self._limits.body_s if self._in_request else self._limits.idle_s
-        self.deadline = self._loop.time() + limit
+        self._until(self._limits.body_s if self._in_request else self._limits.idle_s)
 
     def _write(self, response: Response, *, keep: bool, head_only: bool = False) -> None:
         head = response.head(keep=keep)
@@ -251,6 +251,10 @@ class _Connection(asyncio.Protocol):
 
     def _too_large(self) -> None:
         self._refuse(413, f"the body is over {self._limits.body_bytes} bytes")
+
+    def _until(self, seconds: float) -> None:
+        if not self._stalled:
+            self.deadline = self._loop.time() + seconds
 
     def _begin(self) -> None:
         """Ready for the next request."""

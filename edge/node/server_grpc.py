@@ -22,6 +22,19 @@ from edge.node.protocol import open_inference_pb2_grpc as pb_grpc
 from edge.node.tensors import ProtocolError, Tensor
 
 _CONTENTS = {"UINT8": "uint_contents", "BYTES": "bytes_contents"}
+OPTIONS = {
+    "grpc.so_reuseport": 0,
+    "grpc.max_receive_message_length": MAX_BODY,
+    "grpc.max_metadata_size": 16 << 10,
+    "grpc.max_allowed_incoming_connections": 256,  # more are closed at once
+    "grpc.max_concurrent_streams": 64,  # of one connection
+    "grpc.server_handshake_timeout_ms": 10_000,  # TLS, and the client's first frame
+    "grpc.max_connection_idle_ms": 75_000,  # without a call
+    "grpc.max_connection_age_ms": 600_000,  # then the client is asked to open another: ends messages that never end
+    "grpc.max_connection_age_grace_ms": 30_000,
+    "grpc.keepalive_time_ms": 60_000,  # a peer that is gone is noticed
+    "grpc.keepalive_timeout_ms": 20_000,
+}
 
 
 class GrpcServer(pb_grpc.GRPCInferenceServiceServicer):
@@ -70,9 +83,7 @@ class GrpcServer(pb_grpc.GRPCInferenceServiceServicer):
 async def start(inference: Inference, metrics: Metrics, access: Access, address: str) -> tuple[Any, int]:
     """Listen on host:port (0: any free one); gives the server and its port. Raises OSError when it cannot listen."""
     guards = [TokenInterceptor(access)] if access.needs_token else []
-    server = grpc.aio.server(
-        interceptors=guards, options=[("grpc.max_receive_message_length", MAX_BODY), ("grpc.so_reuseport", 0)]
-    )
+    server = grpc.aio.server(interceptors=guards, options=list(OPTIONS.items()))
     pb_grpc.add_GRPCInferenceServiceServicer_to_server(GrpcServer(inference, metrics), server)
     try:
         port = add_port(server, address, access)
