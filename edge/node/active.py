@@ -16,6 +16,7 @@ from edgedistill.errors import RefusedRelease
 
 PROBATION_S = 20.0
 PROBATION_STARTS = 3  # that died on probation
+DISK_FAULTS = ("wrong_digest", "missing_file", "extra_file", "bad_manifest", "bad_signature")  # it was whole once
 PROBATION_FAILURES = 5  # answers on probation that raised or were not finite
 
 
@@ -63,7 +64,7 @@ class Active:
             except RefusedRelease as error:
                 self.status.event(error.reason, str(error))
                 if release == self.pointer.active:
-                    self._revert(error.reason, str(error))
+                    self._revert(error.reason, str(error), is_its_fault=error.reason not in DISK_FAULTS)
             else:
                 break
 
@@ -109,26 +110,36 @@ class Active:
 
     def _serve(self, release: Release) -> None:
         """Load a release from disk; a child checks meanwhile that the stored metadata vouches for it."""
-        folder, metadata = self.state.folder(release), self.state.metadata(self.pointer)
-        if metadata is None:
-            raise RefusedRelease("bad_signature", "no stored metadata vouches for the release")
+        folder = self.state.folder(release)
         with ThreadPoolExecutor(1) as beside, Child(memory_bytes=self._memory_bytes) as child:
-            vouched = beside.submit(child.verify, metadata, self._root, manifest=folder / MANIFEST, release=release)
+            vouched = beside.submit(self._vouch, child, release)
             engine = Engine.load(folder)
             vouched.result()
         if engine.release != release:
             raise RefusedRelease("wrong_digest", "the release on disk is not the signed one")
         self.swap(engine)
 
+    def _vouch(self, child: Child, release: Release) -> None:
+        """One of the two copies of the stored metadata must name the release. Raises RefusedRelease, Interrupted."""
+        refused = RefusedRelease("bad_signature", "no stored metadata vouches for the release")
+        for metadata in self.state.metadata_copies(self.pointer):
+            try:
+                manifest = self.state.folder(release) / MANIFEST
+                return child.verify(metadata, self._root, manifest=manifest, release=release)
+            except RefusedRelease as error:
+                refused = error
+        raise refused
+
     def _failures(self) -> int:
         engine = self.serving.engine
         return self.serving.failures_since(engine) if engine and self.pointer.probation else 0
 
-    def _revert(self, reason: str, message: str) -> None:
-        """Leave the active release for the previous one, and never try it again."""
+    def _revert(self, reason: str, message: str, *, is_its_fault: bool = True) -> None:
+        """Leave the active release for the previous one, and never try it again, unless the disk spoiled it."""
         bad = self.pointer.active
         assert bad is not None
-        self.refuse(bad.version, bad.digest, reason, message)
+        if is_its_fault:
+            self.refuse(bad.version, bad.digest, reason, message)
         self._remember(replace(self.pointer, active=self.pointer.previous, previous=None, probation=False))
         self.status.event(reason, message)
 

@@ -184,7 +184,7 @@ class Agent:
 
     def _activate(self, release: Release, engine: Engine, catalog: Catalog) -> None:
         number = f"{time.time_ns():020d}"
-        self.state.keep(self.state.root / "tmp" / "metadata", self.state.root / "metadata" / number)
+        self.state.keep_metadata(self.state.root / "tmp" / "metadata", number)
         self._failpoint("before_flip")
         self.active.flip(release, catalog, metadata=number)
         self._failpoint("flipped")
@@ -230,8 +230,9 @@ class Agent:
 
 
 def _is_whole(folder: Path, release: Release) -> bool:
-    """Whether a release on disk is what its digest says."""
+    """Whether a release on disk is this one; who signs may list one release's digest under another's number."""
     try:
-        return read_bundle(folder).digest == release.digest
+        manifest = read_bundle(folder)
+        return Release(manifest.name, manifest.version, manifest.digest) == release
     except (RefusedRelease, OSError):
         return False

@@ -80,7 +80,10 @@ class Origin:
         try:
             if self._releases.startswith(("http://", "https://")):
                 return self._get(f"{self._releases.rstrip('/')}/metadata/timestamp.json")
-            with (Path(self._releases) / "metadata" / "timestamp.json").open("rb") as handle:
+            path = Path(self._releases) / "metadata" / "timestamp.json"
+            if not path.is_file():  # a pipe would hold us up for ever
+                raise Unreachable(f"the origin does not answer: no file {path}")
+            with path.open("rb") as handle:
                 return handle.read(LIMIT_BYTES)
         except (OSError, http.client.HTTPException) as error:
             raise Unreachable(f"the origin does not answer: {error!r}") from error
@@ -101,6 +104,8 @@ class Origin:
         try:
             connection.request("GET", parts.path, headers={"Connection": "close"})
             answer = connection.getresponse()
+            if 300 <= answer.status < 400:
+                raise Unreachable("the origin redirects, which is not followed", "redirected")
             if answer.status != 200:
                 raise Unreachable(f"the origin answered {answer.status} for {parts.path}")
             return answer.read(LIMIT_BYTES)

@@ -2,7 +2,7 @@
 
 pointer.json             active and previous release, their metadata folder, the highest versions seen
 releases/<digest>/       a verified bundle
-metadata/<number>/       the TUF metadata that vouches for them
+metadata/<number>/       the TUF metadata that vouches for them, and <number>-copy/
 quarantine.json          digests that were tried and refused
 partial/<digest>/        a bundle that is being downloaded; kept over a restart
 tmp/                     whatever was not finished; emptied at start
@@ -15,6 +15,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -27,6 +28,7 @@ from edgedistill.storage import make_folders, pretty_json, sync
 
 FOLDERS = ("releases", "metadata", "partial", "tmp")
 POINTER, QUARANTINE = "pointer.json", "quarantine.json"
+COPY = "-copy"  # of a metadata folder
 KEPT_REFUSALS = 50
 
 
@@ -136,6 +138,20 @@ class State:
         """Where the pointer's TUF metadata lies."""
         return self.root / "metadata" / pointer.metadata if pointer.metadata else None
 
+    def metadata_copies(self, pointer: Pointer) -> list[Path]:
+        """The same, and its copy: a node whose disk spoiled one still knows that its release was signed."""
+        first = self.metadata(pointer)
+        return [first, first.with_name(f"{first.name}{COPY}")] if first else []
+
+    def keep_metadata(self, source: Path, number: str) -> None:
+        """Move verified TUF metadata into place, twice. Raises DiskTrouble."""
+        copy = source.with_name(f"{source.name}{COPY}")
+        with disk(f"metadata/{number[:12]} cannot be kept"):
+            remove(copy)
+            shutil.copytree(source, copy, symlinks=True)
+        self.keep(copy, self.root / "metadata" / f"{number}{COPY}")
+        self.keep(source, self.root / "metadata" / number)
+
     def scratch(self, name: str) -> Path:
         """An empty folder below tmp/. Raises DiskTrouble."""
         path = self.root / "tmp" / name
@@ -186,7 +202,7 @@ class State:
         """Remove releases and metadata that neither this pointer nor one that may be on disk names."""
         named = (pointer, *self._on_disk)
         wanted = {release.digest for one in named for release in (one.active, one.previous) if release}
-        wanted |= {one.metadata for one in named if one.metadata}
+        wanted |= {path.name for one in named for path in self.metadata_copies(one)}
         with self._tolerated(), disk("old releases cannot be removed"):
             for path in (*(self.root / "releases").iterdir(), *(self.root / "metadata").iterdir()):
                 if path.name not in wanted:
