@@ -112,4 +112,7 @@ def _newest(seen: Observation, catalog: Catalog, idle: str) -> Action:
             return Activate(Release(seen.name, version, digest))
         if not refused:
             reason, refused = f"release {version} is in quarantine: {slug}", slug
+    if seen.active and (listed := catalog.releases.get(seen.active.version)) not in (None, seen.active.digest):
+        message = f"release {seen.active.version} is listed with other bytes than this node holds: {str(listed)[:12]}"
+        return Refuse(seen.active.version, str(listed), "changed_release", message)
     return Keep(idle, reason, refused=refused)

@@ -24,6 +24,7 @@ class Forger:
 
     origin: Path  # the releases folder that the node asks
     older: Path  # the same folder, some signatures before
+    stranger: Path  # another repository's releases folder
     keys: Path
 
     @property
@@ -48,6 +49,11 @@ class Forger:
         """The metadata of the older state; signed, complete, and of the past."""
         shutil.rmtree(self.metadata(""))
         shutil.copytree(self.older / "metadata", self.metadata(""))
+
+    def replace(self, folder: Path) -> None:
+        """The origin becomes a copy of another folder."""
+        shutil.rmtree(self.origin)
+        shutil.copytree(folder, self.origin)
 
     def sign_timestamp(self, by: CryptoSigner, *, change: Callable[[Timestamp], None]) -> None:
         """The next timestamp.json, changed, by whatever key."""
