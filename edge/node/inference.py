@@ -24,6 +24,7 @@ from edge.node.tensors import Output, ProtocolError, Tensor, clipped, picture_el
 from edgedistill import __version__
 
 INPUT, LOGITS, LABEL, PROBABILITY = "image", "logits", "label", "probability"
+MAX_OUTPUTS = 4  # that are read of a request: one more than there are, so that a surplus is seen
 TOP_K = 5  # of a request that names `label` or `probability` and no number
 MAX_BODY = 64 << 20  # bytes
 PLATFORM = "openvino"

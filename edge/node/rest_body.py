@@ -5,11 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from edge.node.inference import Answer, InferRequest, Wanted
+from edge.node.inference import MAX_OUTPUTS, Answer, InferRequest, Wanted
 from edge.node.tensors import Output, ProtocolError, Tensor, clipped
 
 HEADER = "Inference-Header-Content-Length"
-MAX_JSON = 8 << 20  # bytes: reading it holds up every other request; larger batches go as binary data
+MAX_JSON = 8 << 20  # bytes; larger batches go as binary data
+MAX_VALUES = 1 << 19  # in the JSON: reading it holds up every other request
 _KINDS = {"dict": "an object", "list": "a list", "str": "a string"}
 _NO_REQUEST = "the request is no v2 inference request"
 
@@ -28,8 +29,12 @@ def parse(body: bytes, header: str | None = None) -> InferRequest:
     if length > MAX_JSON:
         message = f"the JSON has {length} bytes, over {MAX_JSON}; send the tensor as binary data"
         raise ProtocolError("too_large", message, 413, "RESOURCE_EXHAUSTED")
+    text = body[:length]
+    if sum(text.count(mark) for mark in (b",", b"[", b"{")) > MAX_VALUES:
+        message = f"the JSON holds over {MAX_VALUES} values; send the tensor as binary data"
+        raise ProtocolError("too_large", message, 413, "RESOURCE_EXHAUSTED")
     try:
-        document = json.loads(body[:length])
+        document = json.loads(text)
     except (ValueError, RecursionError):
         raise ProtocolError("bad_json", f"{_NO_REQUEST}: its {length} bytes of JSON cannot be read") from None
     document = _typed(document, dict, "the request")
@@ -40,7 +45,8 @@ def parse(body: bytes, header: str | None = None) -> InferRequest:
         tensors.append(tensor)
     if len(inputs) < 2 and at != len(body):
         raise ProtocolError("bad_length", f"{len(body) - at} bytes follow the last binary tensor")
-    outputs = [_wanted(_typed(one, dict, "an output")) for one in _typed(document.get("outputs", []), list, "outputs")]
+    wanted = _typed(document.get("outputs", []), list, "outputs")[:MAX_OUTPUTS]
+    outputs = [_wanted(_typed(one, dict, "an output")) for one in wanted]
     parameters = _typed(document.get("parameters", {}), dict, "parameters")
     return InferRequest(tensors, outputs, parameters, _typed(document.get("id", ""), str, "id"))
 

@@ -1,15 +1,16 @@
 """The v2 protocol over gRPC."""
 
 import json
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
 
 from edge.node.access import Access
 from edge.node.grpc_access import TokenInterceptor, add_port
+from edge.node.grpc_calls import handlers
 from edge.node.inference import (
     MAX_BODY,
+    MAX_OUTPUTS,
     Answer,
     Inference,
     InferRequest,
@@ -18,7 +19,6 @@ from edge.node.inference import (
 )
 from edge.node.metrics import Metrics
 from edge.node.protocol import open_inference_pb2 as pb
-from edge.node.protocol import open_inference_pb2_grpc as pb_grpc
 from edge.node.tensors import ProtocolError, Tensor
 
 _CONTENTS = {"UINT8": "uint_contents", "BYTES": "bytes_contents"}
@@ -37,7 +37,7 @@ OPTIONS = {
 }
 
 
-class GrpcServer(pb_grpc.GRPCInferenceServiceServicer):
+class GrpcServer:
     """Answers GRPCInferenceService."""
 
     def __init__(self, inference: Inference, metrics: Metrics) -> None:
@@ -60,31 +60,25 @@ class GrpcServer(pb_grpc.GRPCInferenceServiceServicer):
         return pb.ModelReadyResponse(ready=True)
 
     async def ModelMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802
-        async def answer() -> Any:
-            told = self._inference.metadata(request.name, request.version)
-            parameters = {name: _parameter(value) for name, value in told.pop("parameters").items()}
-            return pb.ModelMetadataResponse(**told, parameters=parameters)
-
-        return await _typed(answer, context)
+        told = self._inference.metadata(request.name, request.version)
+        parameters = {name: _parameter(value) for name, value in told.pop("parameters").items()}
+        return pb.ModelMetadataResponse(**told, parameters=parameters)
 
     async def RepositoryIndex(self, request: Any, context: Any) -> Any:  # noqa: N802
         models = [pb.RepositoryIndexResponse.ModelIndex(**one) for one in self._inference.index()]
         return pb.RepositoryIndexResponse(models=models)
 
     async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
-        async def answer() -> Any:
-            with self._metrics.request("grpc"):
-                engine = self._inference.engine(request.model_name, request.model_version)
-                return _response(await self._inference.infer(engine, _asked(request)))
-
-        return await _typed(answer, context)
+        with self._metrics.request("grpc"):
+            engine = self._inference.engine(request.model_name, request.model_version)
+            return _response(await self._inference.infer(engine, _asked(request)))
 
 
 async def start(inference: Inference, metrics: Metrics, access: Access, address: str) -> tuple[Any, int]:
     """Listen on host:port (0: any free one); gives the server and its port. Raises OSError when it cannot listen."""
     guards = [TokenInterceptor(access)] if access.needs_token else []
     server = grpc.aio.server(interceptors=guards, options=list(OPTIONS.items()))
-    pb_grpc.add_GRPCInferenceServiceServicer_to_server(GrpcServer(inference, metrics), server)
+    server.add_generic_rpc_handlers([handlers(GrpcServer(inference, metrics))])
     try:
         port = add_port(server, address, access)
     except RuntimeError as error:
@@ -94,7 +88,7 @@ async def start(inference: Inference, metrics: Metrics, access: Access, address:
 
 
 def _asked(request: Any) -> InferRequest:
-    outputs = [Wanted(one.name, _values(one.parameters).get("classification")) for one in request.outputs]
+    outputs = [Wanted(one.name, _values(one.parameters).get("classification")) for one in request.outputs[:MAX_OUTPUTS]]
     return InferRequest(_tensors(request), outputs, _values(request.parameters), request.id)
 
 
@@ -130,10 +124,3 @@ def _values(parameters: Any) -> dict[str, Any]:
 def _parameter(value: Any) -> Any:
     """Text as it is, a list as JSON: the protocol has no list."""
     return pb.InferParameter(string_param=value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
-
-
-async def _typed(answer: Callable[[], Awaitable[Any]], context: Any) -> Any:
-    try:
-        return await answer()
-    except ProtocolError as error:
-        await context.abort(grpc.StatusCode[error.code], str(error))
