@@ -54,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--grpc-port", type=int, default=8081, help="0: any free one")
     add("--node-name", default=socket.gethostname(), help="shown in /status")
     add("--poll-s", type=float, default=5.0, help="seconds between looks at the wanted version, on average")
+    add("--forget", type=int, metavar="VERSION", help="try this version again, though it was refused; for one start")
     add("--ca", type=Path, help="certificates that an https origin may be signed by; absent: the system's")
     add_feedback_options(add)
     add("--update-memory-mb", type=int, default=1024, help="the most that fetching and trying a release may allocate")
@@ -80,7 +81,10 @@ async def _run(options: argparse.Namespace) -> None:
     serving, metrics, decoder = Serving(), Metrics(), Decoder()
     inference = Inference(serving, decoder)
     failpoint = _failpoint(os.environ.get("EDGEDISTILL_FAILPOINT", ""))
-    agent = Agent(settings, State(options.state, failpoint), serving, failpoint)
+    state = State(options.state, failpoint)
+    if options.forget is not None:
+        state.forget(options.forget)
+    agent = Agent(settings, state, serving, failpoint)
     metrics.watch(agent)
     agent.boot()
     feedback = feedback_from(options, serving, agent.status.event)
@@ -110,6 +114,7 @@ async def _run(options: argparse.Namespace) -> None:
         await grpc_server.stop(5)
         feedback.stop()
         serving.close()
+        agent.active.close()
         decoder.close()
 
 

@@ -49,6 +49,11 @@ class Active:
         self.serve_stored()
         self.state.sweep(self.pointer)
 
+    def close(self) -> None:
+        """A node that is told to end has not died."""
+        if self.pointer.unfinished_starts:
+            self._remember(replace(self.pointer, unfinished_starts=self.pointer.unfinished_starts - 1))
+
     def serve_stored(self) -> None:
         """Serve the pointer's release, if it is not served; the previous one when it is not what was signed."""
         if self.pointer.active and self.pointer.active == self.release:
@@ -59,7 +64,7 @@ class Active:
             except OSError as error:  # the disk's fault, not the release's: it is fetched again
                 trouble = DiskTrouble.of(error, f"release {release.version} cannot be read")
                 self.status.event(trouble.reason, str(trouble))
-            except (Interrupted, DiskTrouble) as error:  # not its fault either
+            except (DiskTrouble, Interrupted) as error:  # not its fault either
                 self.status.event(error.reason, str(error))
             except RefusedRelease as error:
                 self.status.event(error.reason, str(error))
@@ -111,9 +116,12 @@ class Active:
     def _serve(self, release: Release) -> None:
         """Load a release from disk; a child checks meanwhile that the stored metadata vouches for it."""
         folder = self.state.folder(release)
-        with ThreadPoolExecutor(1) as beside, Child(memory_bytes=self._memory_bytes) as child:
+        with ThreadPoolExecutor(2) as beside, Child(memory_bytes=self._memory_bytes) as child:
+            # OpenVINO gives the thread that compiles a signal stack and frees it with the model: in the main thread,
+            # where Python handles SIGTERM, the node would end by SIGSEGV once another release is served.
+            compiled = beside.submit(Engine.load, folder)
             vouched = beside.submit(self._vouch, child, release)
-            engine = Engine.load(folder)
+            engine = compiled.result()
             vouched.result()
         if engine.release != release:
             raise RefusedRelease("wrong_digest", "the release on disk is not the signed one")

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 BIG = (4000, 3000)  # a 12 MP picture, as a phone takes it
 SLOWER = 5.0  # times the active release's time a picture that a candidate may take
-SLOW_FLOOR_S = 0.02  # below this nobody minds, whatever the ratio
+SLOW_FLOOR_S = 0.005  # below this nobody minds, whatever the ratio
 ROUNDS, ROUNDS_S = 15, 4.0  # of the comparison
 NICE = 5  # a third of the share of who serves, not a tenth: under full load a trial still ends
 CPU_S = 600

@@ -29,6 +29,7 @@ REFRESH_S = 120.0  # metadata over a line of 1 kB/s
 FETCH_S = 3600.0  # then another child goes on where this one was
 TRIAL_S = 45.0
 MEMORY_BYTES = 1 << 30
+MODULE = "edge.node.candidate"
 _TICK_S = 0.25  # how often a waiting node looks whether the answer is still wanted
 _LONGEST_ANSWER = 8 << 20
 
@@ -52,7 +53,7 @@ class Child:
         # No preexec_fn: Python between fork and exec, beside gRPC's threads, ended a child with SIGSEGV now and then.
         # A session of its own: an operator's Ctrl-C reaches the node, which ends the child.
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "edge.node.candidate", str(memory_bytes)],
+            [sys.executable, "-m", MODULE, str(memory_bytes)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,

@@ -219,6 +219,12 @@ class State:
         self._pending[QUARANTINE] = [asdict(r) for r in self._refusals]
         self.settle()
 
+    def forget(self, version: int) -> None:
+        """Take a version out of quarantine: it is tried again when it is wanted."""
+        self._refusals = tuple(refusal for refusal in self._refusals if refusal.version != version)
+        self._pending[QUARANTINE] = [asdict(refusal) for refusal in self._refusals]
+        self.settle()
+
     def _lock(self) -> None:
         try:
             fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
