@@ -39,6 +39,19 @@ def disk(doing: str) -> Iterator[None]:
         raise DiskTrouble.of(error, doing) from error
 
 
+def copy_folder(source: Path, target: Path) -> None:
+    """Copy files, folders and links. Raises OSError as the disk gave it: shutil.copytree gives its text only."""
+    target.mkdir(exist_ok=True)
+    for path in source.iterdir():
+        copy = target / path.name
+        if path.is_symlink():
+            copy.symlink_to(path.readlink())
+        elif path.is_dir():
+            copy_folder(path, copy)
+        else:
+            shutil.copyfile(path, copy)
+
+
 def remove(path: Path) -> None:
     """Remove a file or a folder, if it is there."""
     if path.is_dir() and not path.is_symlink():

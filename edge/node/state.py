@@ -15,14 +15,13 @@ import contextlib
 import fcntl
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from edge.node.catalog import Seen
-from edge.node.disk import DiskTrouble, disk, remove
+from edge.node.disk import DiskTrouble, copy_folder, disk, remove
 from edgedistill.errors import NodeError
 from edgedistill.storage import make_folders, pretty_json, sync
 
@@ -73,9 +72,9 @@ class State:
         self.root, self._failpoint = root, failpoint
         self.problem: DiskTrouble | None = None  # what the disk refused last; None: nothing is left to do
         self._pending: dict[str, Any] = {}  # file -> value that is not on disk yet
+        with self._tolerated():
+            self._make_folders()
         try:
-            for name in FOLDERS:
-                make_folders(root / name)
             self._handle = os.open(root, os.O_RDONLY)
         except OSError as error:
             raise NodeError(
@@ -84,6 +83,8 @@ class State:
         try:
             self._lock()
             self._pointer = self._read_pointer()
+            if self.problem and self._pointer.active is None:
+                raise NodeError(f"state folder {root} cannot be used, {self.problem}; or give another with --state")
         except NodeError:
             self.close()
             raise
@@ -117,16 +118,15 @@ class State:
     def remember(self, pointer: Pointer) -> None:
         """Make the pointer current, and write it now or as soon as the disk takes it."""
         self._pointer = self._pending[POINTER] = pointer
-        self.settle()
+        self._write_pending()
 
     def settle(self) -> None:
-        """Write what is not on disk yet; `problem` says what is left to do."""
+        """Between updates: do what the disk refused earlier. `problem` says what is left to do."""
         before, self.problem = self.problem, None
-        for name, value in list(self._pending.items()):
-            with self._tolerated():
-                self._write_pointer(value) if name == POINTER else self._write(name, value)
-                del self._pending[name]
+        self._write_pending()
         if before and not self.problem:
+            with self._tolerated():
+                self._make_folders()
             self.clear()
             self.sweep(self._pointer)
 
@@ -148,7 +148,7 @@ class State:
         copy = source.with_name(f"{source.name}{COPY}")
         with disk(f"metadata/{number[:12]} cannot be kept"):
             remove(copy)
-            shutil.copytree(source, copy, symlinks=True)
+            copy_folder(source, copy)
         self.keep(copy, self.root / "metadata" / f"{number}{COPY}")
         self.keep(source, self.root / "metadata" / number)
 
@@ -163,7 +163,7 @@ class State:
     def clear(self) -> None:
         """Empty tmp/, as far as the disk lets us."""
         with self._tolerated(), disk("temporary files cannot be removed"):
-            for leftover in (self.root / "tmp").iterdir():
+            for leftover in self._below("tmp"):
                 remove(leftover)
 
     def partial(self, release: Release) -> Path:
@@ -177,7 +177,7 @@ class State:
     def drop_partial(self, *, but: Path | None = None) -> None:
         """Remove what was downloaded and is not kept."""
         with self._tolerated(), disk("unfinished downloads cannot be removed"):
-            for path in (self.root / "partial").iterdir():
+            for path in self._below("partial"):
                 if path != but:
                     remove(path)
 
@@ -204,7 +204,7 @@ class State:
         wanted = {release.digest for one in named for release in (one.active, one.previous) if release}
         wanted |= {path.name for one in named for path in self.metadata_copies(one)}
         with self._tolerated(), disk("old releases cannot be removed"):
-            for path in (*(self.root / "releases").iterdir(), *(self.root / "metadata").iterdir()):
+            for path in self._below("releases", "metadata"):
                 if path.name not in wanted:
                     remove(path)
 
@@ -217,13 +217,21 @@ class State:
         others = [r for r in self._refusals if (r.version, r.digest) != (refusal.version, refusal.digest)]
         self._refusals = (*others, refusal)[-KEPT_REFUSALS:]
         self._pending[QUARANTINE] = [asdict(r) for r in self._refusals]
-        self.settle()
+        self._write_pending()
+
+    def _make_folders(self) -> None:
+        with disk(f"state folder {self.root} cannot be made"):
+            for name in FOLDERS:
+                make_folders(self.root / name)
+
+    def _below(self, *names: str) -> list[Path]:
+        return [path for name in names if (self.root / name).is_dir() for path in (self.root / name).iterdir()]
 
     def forget(self, version: int) -> None:
         """Take a version out of quarantine: it is tried again when it is wanted."""
         self._refusals = tuple(refusal for refusal in self._refusals if refusal.version != version)
         self._pending[QUARANTINE] = [asdict(refusal) for refusal in self._refusals]
-        self.settle()
+        self._write_pending()
 
     def _lock(self) -> None:
         try:
@@ -258,6 +266,12 @@ class State:
             # What was refused is tried once more and refused again; a node that does not start would be worse.
             self.problem = DiskTrouble("damaged_quarantine", f"{path} is damaged ({error}); the node starts a new one")
             return ()
+
+    def _write_pending(self) -> None:
+        for name, value in list(self._pending.items()):
+            with self._tolerated():
+                self._write_pointer(value) if name == POINTER else self._write(name, value)
+                del self._pending[name]
 
     def _write_pointer(self, pointer: Pointer) -> None:
         def renaming() -> None:

@@ -8,7 +8,6 @@ versions that a thief of the old ones made up bar nothing.
 
 import json
 import re
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from tuf.api.metadata import Metadata, Root, TargetFile, Targets
 from tuf.ngclient import Updater, UpdaterConfig
 
 from edge.node.catalog import Catalog, Seen, Unreachable
+from edge.node.disk import copy_folder
 from edge.node.download import SMALL_BYTES, FolderFetcher, HttpFetcher, Redirected, fetch_target
 from edge.node.state import Release
 from edgedistill.bundle import MANIFEST, Manifest
@@ -51,7 +51,7 @@ class Repository:
         self, origin: str, root: bytes, scratch: Path, *, trusted: Path | None, ca: Path | None = None
     ) -> None:
         if trusted is not None and trusted.is_dir():
-            shutil.copytree(trusted, scratch, dirs_exist_ok=True, symlinks=True)
+            copy_folder(trusted, scratch)
         is_web = origin.startswith(("http://", "https://"))
         base = origin.rstrip("/") if is_web else Path(origin).resolve().as_uri()
         self.metadata = scratch

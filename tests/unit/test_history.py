@@ -18,7 +18,7 @@ from edgedistill.runs import read_record, save_record
 from edgedistill.storage import DirectoryStore
 from tests.unit.report_fixture import make_run
 
-A, B, C = "20260101-000000-0001", "20260102-000000-0002", "20260103-000000-0003"
+A, B, C, D = (f"2026010{day}-000000-000{day}" for day in (1, 2, 3, 4))
 
 
 def ignore(event: Mapping[str, Any]) -> None:
@@ -101,12 +101,12 @@ def test_a_record_of_the_first_version_is_still_read(tmp_path: Path) -> None:
 def test_the_index_gives_way_to_another_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = DirectoryStore(tmp_path)
     attempt(store, A, None)
-    swap, lost = store.swap, []
+    swap, lost, others = store.swap, [], iter((B, D))  # a run starts once: its start holds the time
 
     def slow(key: str, data: bytes, *, expected: bytes | None) -> None:
         if not lost:  # somebody else is quicker, once
             lost.append(key)
-            attempt(store, B, None)
+            attempt(store, next(others), None)
             swap(key, b"theirs", expected=expected)
         swap(key, data, expected=expected)
 

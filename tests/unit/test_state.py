@@ -136,3 +136,28 @@ def test_a_failed_write_can_be_remembered(state: State, monkeypatch: pytest.Monk
     monkeypatch.undo()
     state.settle()
     assert _again(state).pointer() == NEW
+
+
+def test_a_folder_that_lacks_a_part_on_a_full_disk_opens_and_is_mended_later(
+    state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state.flip(OLD)
+    (state.root / "partial").rmdir()
+
+    def full(path: Path) -> None:
+        if not path.is_dir():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(module, "make_folders", full)
+    assert _again(state).pointer() == OLD
+    assert state.problem is not None
+    assert state.problem.reason == "disk_full"
+    monkeypatch.undo()
+    state.settle()
+    assert (state.root / "partial").is_dir()
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NodeError, match="cannot be used"):
+        State(tmp_path / "file" / "state")
