@@ -53,5 +53,9 @@ REASONS = {
     "disk_full": ("The disk is full.", f"Make space. {_DISK}"),
     "disk_read_only": ("The disk cannot be written.", f"Mount it for writing, and check its health. {_DISK}"),
     "disk_error": ("The disk fails.", f"Check its health. {_DISK}"),
+    "internal_error": (
+        "Something that nobody thought of stopped an update.",
+        "Look into the node's log and report it. The node tries again by itself.",
+    ),
     "damaged_quarantine": ("The list of refused releases was damaged, and begun anew.", "Check the disk's health."),
 }

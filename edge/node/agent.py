@@ -1,5 +1,6 @@
 """Observe, decide, act: the loop that keeps a node on the release that it is told to serve."""
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from edgedistill.bundle import read_bundle
 from edgedistill.errors import RefusedRelease
 
 PROBATION_LOOK_S = 1.0
+_log = logging.getLogger("edge.node")
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,11 @@ class Agent:
             self.state.sweep(self.active.pointer)
             self.status.state, self.status.reason = self.active.idle, str(trouble)
             self.status.event(trouble.reason, str(trouble))
+        except Exception as error:  # no thread or process to be had, or a fault of our own: who serves, serves on
+            _log.exception("a round failed")
+            self.origin.failed(longest_s=8 * self.settings.poll_s)
+            self.status.state, self.status.reason = self.active.idle, f"a round failed: {error!r}; it is tried again"
+            self.status.event("internal_error", self.status.reason)
         finally:
             if self._child:
                 self._child.close()
