@@ -214,6 +214,8 @@ def read_labels(folder: Path) -> tuple[str, ...]:
 def _check_whole(manifest: Manifest) -> None:
     if len(manifest.files) > MAX_FILES or not {"model.xml", "model.bin", "labels.txt"} <= set(manifest.files):
         raise ValueError(f"{len(manifest.files)} files, expected model.xml, model.bin, labels.txt and golden images")
+    if (total := sum(file.size_bytes for file in manifest.files.values())) > MAX_BYTES:
+        raise ValueError(f"{total} bytes in all files, expected at most {MAX_BYTES}")
     if not manifest.golden:
         raise ValueError("no golden image")
     if manifest.class_counts and (len(manifest.class_counts) != manifest.classes or not any(manifest.class_counts)):

@@ -72,6 +72,18 @@ def init(root_keys: int, root_threshold: int, keys: Path, place: Place) -> None:
 
 
 @release.command()
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@placed
+@with_keys
+def publish(folder: Path, keys: Path, place: Place) -> None:
+    """Sign and publish a bundle that is there already, for example a node's releases/DIGEST."""
+    from edgedistill import signing
+
+    version = signing.publish(place.open(), keys, folder)
+    click.echo(f"Release {version} is published.")
+
+
+@release.command()
 @placed
 @with_keys
 def refresh(keys: Path, place: Place) -> None:

@@ -26,7 +26,7 @@ class Seen(TypedDict):
     """
 
     version: int
-    keyids: list[str]  # sorted
+    keyids: list[str]  # sorted; of the root: the digest of the operator's first one, whose word all others rest on
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ class Repository:
             copy_folder(trusted, scratch)
         is_web = origin.startswith(("http://", "https://"))
         base = origin.rstrip("/") if is_web else Path(origin).resolve().as_uri()
-        self.metadata = scratch
+        self.metadata, self._root = scratch, root
         self._targets = f"{base}/targets/"
         self._fetcher = HttpFetcher(ca) if is_web else FolderFetcher()
         try:
@@ -148,24 +148,23 @@ class Repository:
         releases = targets.delegations.roles["releases"] if targets.delegations and targets.delegations.roles else None
         if releases is None:
             raise RefusedRelease("bad_metadata", "targets.json delegates nothing to `releases`")
-        keyids = {role: sorted(root.roles[role].keyids) for role in ("root", *ROLES)} | {
-            "releases": sorted(releases.keyids)
-        }
+        keyids = {role: sorted(root.roles[role].keyids) for role in ROLES} | {"releases": sorted(releases.keyids)}
+        keyids = {"root": [digest(self._root)]} | keyids
         return {role: Seen(version=_version(self.metadata / f"{role}.json"), keyids=keyids[role]) for role in keyids}
 
 
 def remember(highest: Mapping[str, Seen], now: Mapping[str, Seen]) -> dict[str, Seen]:
     """What a node has seen after this refresh.
 
-    A role's number binds as long as its keys are the same; the root's always. A role gets other keys only by a root
-    (or, for `releases`, targets) that is itself at least as new as the one that was seen.
+    A role's number binds as long as its keys are the same; the root's as long as the operator gives the same first
+    root, whatever its keys. A role gets other keys only by a root (or, for `releases`, targets) that is at least as
+    new as the one that was seen.
 
     Raises:
         RefusedRelease: `old_metadata`.
     """
     for role, seen in highest.items():
-        is_bound = role == "root" or seen["keyids"] == now[role]["keyids"]
-        if is_bound and now[role]["version"] < seen["version"]:
+        if seen["keyids"] == now[role]["keyids"] and now[role]["version"] < seen["version"]:
             raise RefusedRelease(
                 "old_metadata",
                 f"the origin's {role} is version {now[role]['version']}, this node has seen {seen['version']}",

@@ -122,7 +122,7 @@ def as_onnx(xml: bytes) -> bytes:
     weights = helper.make_tensor("w", TensorProto.FLOAT, [3, 4], [0.0] * 12)
     del weights.float_data[:]
     weights.data_location = TensorProto.EXTERNAL
-    for key, value in (("location", "labels.txt"), ("offset", "0"), ("length", "48")):
+    for key, value in (("location", "golden/000.png"), ("offset", "0"), ("length", "48")):
         entry = weights.external_data.add()
         entry.key, entry.value = key, value
     image = helper.make_tensor_value_info("image", TensorProto.UINT8, ["n", 8, 8, 3])
@@ -143,7 +143,12 @@ def document(**changes: Any) -> Callable[[Forger], None]:
     return lambda forger: forger.release(document=lambda old: old | changes)
 
 
-SIDE = {"name": "image", "datatype": "UINT8", "layout": "NHWC", "size": 2_000_000, "channels": 3}
+def much(manifest: dict[str, Any]) -> dict[str, Any]:
+    """Each file may have a gigabyte, but not all together."""
+    return manifest | {"files": {name: file | {"size_bytes": 300 << 20} for name, file in manifest["files"].items()}}
+
+
+SIDE = {"name": "image", "datatype": "UINT8", "layout": "NHWC", "size": 5000, "channels": 3}
 BIN, XML = "tiny/2/model.bin", "tiny/2/model.xml"
 ATTACKS = {
     # who has the origin
@@ -201,6 +206,7 @@ ATTACKS = {
     "case collision": Attack(with_file("Model.xml"), "bad_manifest", wanted=3),
     "huge dims in the manifest": Attack(document(input=SIDE), "bad_manifest", wanted=3),
     "huge dims in the model": Attack(with_model(huge), "cannot_compile", wanted=3),
+    "more than a gigabyte": Attack(lambda f: f.release(document=much), "bad_manifest", wanted=3),
     "wrong labels": Attack(
         lambda f: f.release(files=lambda files: files | {"labels.txt": b"one\ntwo\n"}), "wrong_labels", wanted=3
     ),

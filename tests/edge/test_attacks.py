@@ -18,7 +18,7 @@ from edgedistill.signing_rotate import rotate_key
 from edgedistill.storage import open_store
 from tests.edge import proof
 from tests.edge.attacks import ATTACKS, Attack
-from tests.edge.victim import World, attacked, make_world, spoil_model, truncate, victim
+from tests.edge.victim import Node, World, attacked, make_world, spoil_model, truncate, victim
 
 pytestmark = pytest.mark.proof
 CONDITIONS = ("running", "after a power cut", "after an offline boot")
@@ -144,3 +144,20 @@ def test_an_honest_origin_is_believed(world: World, tmp_path: Path, monkeypatch:
         outcome = attacked(world, tmp_path / str(number), nothing, monkeypatch, condition)
         assert outcome.version == 2
         assert outcome.reasons == ("activated",)
+
+
+def test_a_new_root_from_the_operator_starts_anew(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The root keys are gone: another repository, its 1.root.json by the operator's hand, the same state folder."""
+    _, node = victim(world, tmp_path, monkeypatch, wanted=1)
+    assert node.version == 1
+    node.close()
+    root = (world.stranger / "metadata" / "1.root.json").read_bytes()
+    anew = Node(world, tmp_path / "state", world.stranger, wanted=1, root=root)
+    assert anew.version == 0, "nothing vouches for it"
+    assert set(anew.events) == {"bad_signature"}
+    anew.look(lambda: anew.version == 1)
+    anew.wanted.write_text("2")
+    anew.look(lambda: anew.version == 2)
+    anew.close()

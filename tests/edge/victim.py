@@ -6,7 +6,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +17,7 @@ from edge.node import agent as agent_module
 from edge.node.agent import Agent, Settings
 from edge.node.candidate import Candidate
 from edge.node.child import Child
+from edge.node.origin import Origin
 from edge.node.serving import Serving
 from edge.node.state import State
 from edgedistill import signing
@@ -92,11 +93,13 @@ def in_process(patch: pytest.MonkeyPatch) -> None:
 class Node:
     """An agent with its state folder, and every event it told."""
 
-    def __init__(self, world: World, state: Path, origin: Path | str, *, wanted: int) -> None:
+    def __init__(
+        self, world: World, state: Path, origin: Path | str, *, wanted: int, root: bytes | None = None
+    ) -> None:
         self.wanted = state.parent / "wanted"
         self.wanted.write_text(str(wanted))
         file = self.wanted if wanted else None
-        settings = Settings("edge-test", "tiny", str(origin), world.root, file, 0, poll_s=0.01)
+        settings = Settings("edge-test", "tiny", str(origin), root or world.root, file, 0, poll_s=0.01)
         self.state = State(state)
         self.agent = Agent(settings, self.state, Serving())
         self.events: list[str] = []
@@ -117,6 +120,12 @@ class Node:
     def highest(self, role: str) -> int:
         """The version of a role that the node has seen, as its disk says."""
         return int(json.loads((self.state.root / "pointer.json").read_bytes())["highest"][role]["version"])
+
+    def follow(self, origin: str, *, wanted: int) -> None:
+        """Ask another address."""
+        self.agent.settings = replace(self.agent.settings, releases=origin)
+        self.agent.origin = Origin(origin, 0.01)
+        self.wanted.write_text(str(wanted))
 
     def look(self, until: Callable[[], bool], timeout_s: float = 20.0) -> float:
         """Rounds until something is so; the seconds that took."""
