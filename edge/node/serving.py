@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from edge.node.engine import Engine
 
-BURST = 64  # images that may be under way: clients that ask all at once are answered all
-STANDING = 8  # images that may be under way once a burst has become overload: who is let in is answered soon
+BURST = 64  # requests that may be under way: clients that ask all at once are answered all
+STANDING = 8  # requests that may be under way once a burst has become overload: who is let in is answered soon
+IMAGES = 256  # of all requests under way: their pixels are in memory
 OVERLOAD_S = 1.0  # more than STANDING for so long is overload
 
 Images = NDArray[np.uint8]
@@ -57,7 +58,8 @@ class Serving:
     def __init__(self) -> None:
         self.observers: list[Observer] = []
         self.swaps = 0
-        self.waiting = 0  # images of all requests that were let in and are not answered yet
+        self.requests = 0  # that were let in and are not answered yet
+        self.waiting = 0  # their images
         self._crowded_since: float | None = None
         self._active = _Active()
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
@@ -111,24 +113,27 @@ class Serving:
 
     @property
     def limit(self) -> int:
-        """How many images may be under way now."""
+        """How many requests may be under way now."""
         crowded = self._crowded_since
         return BURST if crowded is None or time.monotonic() - crowded < OVERLOAD_S else STANDING
 
     @contextlib.contextmanager
     def _let_in(self, images: int) -> Iterator[None]:
-        # A request alone is always let in, however large its batch.
-        if self.waiting and self.waiting + images > self.limit:
-            raise Overloaded(f"{self.waiting} images are under way, {self.limit} may be; ask again later")
+        if self.requests >= self.limit:
+            raise Overloaded(f"{self.requests} requests are under way, {self.limit} may be; ask again later")
+        if self.waiting + images > IMAGES:
+            raise Overloaded(f"{self.waiting} images are under way, {IMAGES} may be; ask again later")
         self.waiting += images
-        if self.waiting > STANDING and self._crowded_since is None:
+        self.requests += 1
+        if self.requests > STANDING and self._crowded_since is None:
             self._crowded_since = time.monotonic()
         try:
             yield
         finally:
             self.waiting -= images
+            self.requests -= 1
             # Overload ends when the queue has emptied: at the short limit itself it would begin anew each second.
-            if self.waiting <= (STANDING if self.limit == BURST else 1):
+            if self.requests <= (STANDING if self.limit == BURST else 1):
                 self._crowded_since = None
 
     async def _answer(self, engine: Engine, images: Images) -> Logits:

@@ -1,0 +1,319 @@
+"""Speed and memory of an edge node with SqueezeNet 1.1 at 224 px as int8: every ratio inside this one run.
+
+python -m benchmarks.node [--seconds 5]      about four minutes on two cores; nothing else should run meanwhile
+
+The node is the real process with its real front, a signed release and a state folder. kserve's Python ModelServer
+serves the same model beside it. Clients are lean, and what they cost counts as the server's.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import re
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from benchmarks.clients import DEEP, HttpClient, gaps, open_load
+from benchmarks.grpc_client import grpc_client
+from benchmarks.student import CLASSES, SIZE
+from edgedistill import bundle, signing
+from edgedistill.images import encode_png
+from edgedistill.inference import Student
+from edgedistill.storage import open_store
+
+NAME, ROUNDS, CALLS = "bench", 12, 40
+PICTURES = np.random.default_rng(2).integers(0, 256, (1, SIZE, SIZE, 3), dtype=np.uint8)
+
+
+def main() -> None:
+    """Measure and print the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=5.0, help="of each load")
+    parser.add_argument("--only", default="", help="measures whose name begins so")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as ends:
+        bench = Bench(Path(folder), ends, options.seconds)
+        for measure in (latency, load, overload, pictures, swaps, memory, start):
+            if measure.__name__.startswith(options.only):
+                for name, value, goal in measure(bench):
+                    print(f"{name:64} {value:>22}   {goal}", flush=True)
+
+
+Rows = Iterator[tuple[str, str, str]]
+
+
+class InProcess:
+    """benchmarks.in_process, asked over its pipe."""
+
+    def __init__(self, model: Path, ends: contextlib.ExitStack) -> None:
+        command = [sys.executable, "-m", "benchmarks.in_process", str(model)]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        ends.callback(self._process.kill)
+        self.ask("latency", count=50)
+
+    def ask(self, what: str, **options: object) -> Any:
+        """One of its measures."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps({"do": what, **options}) + "\n")
+        self._process.stdin.flush()
+        return json.loads(self._process.stdout.readline())
+
+
+@dataclass
+class Node:
+    """A running node."""
+
+    process: "subprocess.Popen[str]"
+    http: str
+    grpc: str
+
+    def resident_mb(self) -> float:
+        """Of the serving process."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(re.findall(r"VmRSS:\s+(\d+)", status)[0]) / 1024
+
+    def wait_settled(self) -> None:
+        """Until probation is over: starts that end in it would be held against the release."""
+        while True:
+            with urllib.request.urlopen(f"http://{self.http}/status", timeout=10) as answer:
+                if json.load(answer)["state"] == "serving":
+                    return
+            time.sleep(0.5)
+
+    def wait_version(self, version: int) -> None:
+        """Until its answers are of this release."""
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            with contextlib.suppress(OSError, StopIteration, ValueError, IndexError):
+                client = HttpClient(self.http, NAME, PICTURES)
+                if client.ask() == 200 and client.release() == str(version):
+                    return
+            time.sleep(0.02)
+        raise SystemExit(f"the node does not serve release {version}")
+
+
+class Bench:
+    """Student, releases and processes of one run."""
+
+    def __init__(self, folder: Path, ends: contextlib.ExitStack, seconds: float) -> None:
+        self.folder, self.ends, self.seconds = folder, ends, seconds
+        subprocess.run([sys.executable, "-W", "ignore", "-m", "benchmarks.student", str(folder)], check=True)
+        self.model = folder / "model.xml"
+        self._store = open_store(folder / "store")
+        signing.init_repository(self._store, folder / "keys")
+        self.wanted = folder / "wanted"
+        self.wanted.write_text(f"{self.publish()}\n")
+        self.in_process = InProcess(self.model, ends)
+        self.node = self.start_node()
+        self.node.wait_version(1)
+        self.ms = statistics.median(self.in_process.ask("latency", count=200))
+
+    def publish(self) -> int:
+        """The next release, of the same student."""
+        version = signing.next_version(self._store, NAME)
+        folder = self.folder / f"bundle-{version}"
+        folder.mkdir()
+        logits = Student.read(self.model).logits(PICTURES)[0]
+        bundle.write_bundle(
+            folder,
+            name=NAME,
+            version=version,
+            created="2026-01-01T00:00:00Z",
+            model_xml=self.model.read_bytes(),
+            model_bin=self.model.with_suffix(".bin").read_bytes(),
+            labels=[f"class-{i}" for i in range(CLASSES)],
+            size=SIZE,
+            golden=[(encode_png(PICTURES[0]), [float(x) for x in logits])] * 2,
+        )
+        return signing.publish(self._store, self.folder / "keys", folder)
+
+    def start_node(self) -> Node:
+        """The node's process; it is ended with the run."""
+        releases = self.folder / "store" / "releases"
+        command = [
+            *(sys.executable, "-m", "edge.node", "--releases", str(releases), "--name", NAME),
+            *("--root", str(releases / "metadata" / "1.root.json"), "--state", str(self.folder / "state")),
+            *("--version-file", str(self.wanted), "--poll-s", "0.5", "--http-port", "0", "--grpc-port", "0"),
+        ]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        self.ends.callback(process.kill)
+        assert process.stdout is not None
+        found = re.fullmatch(r"serving on http://(\S+) grpc://(\S+)\n", process.stdout.readline())
+        assert found is not None, "the node did not start"
+        return Node(process, found[1], found[2])
+
+    def clients(self, count: int, data: np.ndarray | bytes = PICTURES) -> list[HttpClient]:
+        """HTTP clients of the node."""
+        return [HttpClient(self.node.http, NAME, data) for _ in range(count)]
+
+
+def latency(bench: Bench) -> Rows:
+    """Added p50 over in process: rounds of all, one after another, so that a slow moment slows all."""
+    calls: dict[str, Callable[[], object]] = {
+        "REST binary": HttpClient(bench.node.http, NAME, PICTURES).ask,
+        "gRPC": grpc_client(bench.node.grpc, NAME, PICTURES),
+    }
+    yield from _kserve(bench, calls)
+    base, seen = list[float](), {name: list[float]() for name in calls}
+    for _ in range(ROUNDS):
+        for name, call in calls.items():
+            before = statistics.median(bench.in_process.ask("latency", count=CALLS))
+            call()
+            served = statistics.median(_ms(call) for _ in range(CALLS))
+            after = statistics.median(bench.in_process.ask("latency", count=CALLS))
+            base.append((before + after) / 2)
+            seen[name].append(served - base[-1])
+    median = statistics.median(base)
+    yield "in process, p50", f"{median:.2f} ms", ""
+    for name, added in seen.items():
+        goal = "" if "kserve" in name else "<= 0.25"
+        share = statistics.median(added) / median
+        yield f"added p50 over {name}, over in process", f"{share:.2f} ({statistics.median(added):+.2f} ms)", goal
+
+
+def _kserve(bench: Bench, calls: dict[str, Callable[[], object]]) -> Rows:
+    if find_spec("kserve") is None:
+        yield "kserve's ModelServer", "not installed", ""
+        return
+    ports = [_free_port(), _free_port()]
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.kserve_server", str(bench.model), *map(str, ports)]
+    began = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    bench.ends.callback(process.kill)
+    while True:
+        try:
+            if (client := HttpClient(f"127.0.0.1:{ports[0]}", NAME, PICTURES)).ask() == 200:
+                break
+        except OSError:
+            if process.poll() is not None or time.perf_counter() - began > 60:
+                yield "kserve's ModelServer", "does not start", ""
+                return
+        time.sleep(0.05)
+    yield "kserve's ModelServer, start to first answer", f"{time.perf_counter() - began:.1f} s", ""
+    calls["kserve REST binary"] = client.ask
+    calls["kserve gRPC"] = grpc_client(f"127.0.0.1:{ports[1]}", NAME, PICTURES)
+    calls["kserve gRPC"]()
+    resident = Node(process, "", "").resident_mb()  # type: ignore[arg-type]
+    yield "kserve's ModelServer, resident", f"{resident:.0f} MB", ""
+
+
+def load(bench: Bench) -> Rows:
+    """p99 at 70 % of what one process answers, the same arrivals served and in process."""
+    ratios, p99s = [], []
+    for turn in range(3):
+        ms = statistics.median(bench.in_process.ask("latency", count=200))
+        between = gaps(0.7 * 1e3 / ms, bench.seconds, seed=turn)
+        alone = _p99(bench.in_process.ask("load", gaps=between))
+        served = open_load(bench.clients(8), between)
+        assert not served.failures, served.failures[:3]
+        p99s.append(_p99(served.ms))
+        ratios.append(p99s[-1] / alone)
+    rest = f"{statistics.median(ratios):.2f} ({statistics.median(p99s):.1f} ms)"
+    yield "p99 over REST at 70 % load, over in process", rest, "<= 1.3"
+
+
+def overload(bench: Bench) -> Rows:
+    """Twice the peak: who is let in, how soon the others know."""
+    peak = open_load(bench.clients(8), [0.0] * int(bench.seconds * 1e3 / bench.ms))
+    normal = open_load(bench.clients(8), gaps(0.7 * peak.rate, bench.seconds))
+    crowd = open_load(bench.clients(DEEP), gaps(2 * peak.rate, 2 * bench.seconds))
+    time.sleep(5)
+    after = open_load(bench.clients(8), gaps(0.7 * peak.rate, bench.seconds))
+    late = len(crowd.ms) // 4  # of the overload, not of the burst that it begins with
+    sums = (len(crowd.ms), len(crowd.refused_ms), len(crowd.failures) + len(after.failures))
+    yield "twice the peak: answered, refused, failed", "{}, {}, {}".format(*sums), "0 failed"
+    yield "goodput over peak", f"{crowd.rate / peak.rate:.2f} ({peak.rate:.0f}/s)", ">= 0.9"
+    yield "p99 of the answered over normal", f"{_p99(crowd.ms[late:]) / _p99(normal.ms):.2f}", "<= 2"
+    yield "refused within, p99", f"{_p99(crowd.refused_ms or [0.0]):.0f} ms", "<= 50 ms"
+    yield "p99 5 s later over normal", f"{_p99(after.ms) / _p99(normal.ms):.2f}", "about 1"
+
+
+def pictures(bench: Bench) -> Rows:
+    """JPEG in, and what larger batches give."""
+    buffer = io.BytesIO()
+    noise = np.random.default_rng(3).integers(0, 256, (15, 20, 3), dtype=np.uint8)
+    Image.fromarray(noise).resize((640, 480), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=90)
+    (bench.folder / "picture.jpg").write_bytes(buffer.getvalue())
+    rates = bench.in_process.ask("jpeg", path=str(bench.folder / "picture.jpg"), seconds=bench.seconds)
+    clients = bench.clients(6, buffer.getvalue())
+    served = open_load(clients, [0.0] * int(bench.seconds * min(rates["shared decode"], rates["shared infer"])))
+    limit = min(rates["shared decode"], rates["shared infer"])
+    told = ", ".join(f"{name} {rate:.0f}" for name, rate in rates.items())
+    yield f"JPEG of 640 x 480, a second: {told}", f"served {served.rate:.0f}", ""
+    yield "JPEG in, over min(decode, infer) sharing the cores", f"{served.rate / limit:.2f}", ">= 0.85"
+    batches = bench.in_process.ask("batches", sizes=[1, 2, 4, 8, 16, 32], seconds=bench.seconds / 3)
+    yield "images a second in process, by batch", ", ".join(f"{b}: {r:.0f}" for b, r in batches.items()), ""
+
+
+def swaps(bench: Bench) -> Rows:
+    """Load through swaps of release: the slowest answer of each swap against the p99 when nothing is swapped."""
+    versions, between = [1, bench.publish()], gaps(0.5 * 1e3 / bench.ms, bench.seconds)
+    calm = _p99(open_load(bench.clients(8), between).ms)
+    slowest, failed = [], 0
+    for turn in range(4):
+        bench.wanted.write_text(f"{versions[(turn + 1) % 2]}\n")
+        seen = open_load(bench.clients(8), gaps(0.5 * 1e3 / bench.ms, 6, seed=turn))
+        slowest.append(max(seen.ms))
+        failed += len(seen.failures) + len(seen.refused_ms)
+        bench.node.wait_version(versions[(turn + 1) % 2])
+    yield "slowest answer of a swap over p99 in calm", f"{statistics.median(slowest) / calm:.1f}", "<= 2"
+    yield "the same, and failed requests", f"{statistics.median(slowest):.1f} ms, {failed}", "0 failed"
+
+
+def memory(bench: Bench) -> Rows:
+    """After all that."""
+    yield "resident, serving process after the loads", f"{bench.node.resident_mb():.0f} MB", ""
+
+
+def start(bench: Bench) -> Rows:
+    """From the command to the first answer."""
+    release = int(bench.wanted.read_text())
+    bench.node.wait_settled()
+    for kind, goal in (("cold", "<= 2 s"), ("warm", "<= 1 s"), ("warm", "<= 1 s")):
+        bench.node.process.kill()
+        bench.node.process.wait()
+        if kind == "cold":
+            with contextlib.suppress(OSError):
+                os.sync()
+                Path("/proc/sys/vm/drop_caches").write_text("3")
+        began = time.perf_counter()
+        bench.node = bench.start_node()
+        bench.node.wait_version(release)
+        yield f"start to first answer, {kind}", f"{time.perf_counter() - began:.2f} s", goal
+    yield "resident, serving process started and idle", f"{bench.node.resident_mb():.0f} MB", "<= 140 MB"
+
+
+def _p99(values: list[float]) -> float:
+    return float(np.percentile(values, 99))
+
+
+def _ms(call: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    call()
+    return (time.perf_counter() - began) * 1e3
+
+
+def _free_port() -> int:
+    with contextlib.closing(socket.socket()) as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+if __name__ == "__main__":
+    main()
