@@ -1,6 +1,10 @@
 """So much of something at once, for threads that would together hold too much memory."""
 
+import contextlib
+import ctypes
 import threading
+
+_M_MMAP_THRESHOLD = -3  # malloc.h
 
 
 class Budget:
@@ -34,3 +38,13 @@ class Budget:
 
     def _fits(self, amount: int) -> bool:
         return not self._used or self._used + amount <= self._limit
+
+
+def give_blocks_back() -> None:
+    """Let glibc map blocks of a megabyte and more, and unmap them when they are freed; for the whole process.
+
+    By itself it learns from the first freed picture to keep such blocks, in an arena for each thread: four threads held
+    110 MB beside the picture that was being decoded.
+    """
+    with contextlib.suppress(OSError, AttributeError):  # another C library decides for itself
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1 << 20)

@@ -1,21 +1,18 @@
 """Every image of a source through a pool of threads, into the store: bounded in bytes and in pixels."""
 
-import contextlib
-import ctypes
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from components.ingest_images.likeness import Impression, impression
 from components.ingest_images.sources import MAX_BYTES, WORKERS, Entry, Item, Refusal, Source
-from edgedistill.budget import Budget
+from edgedistill.budget import Budget, give_blocks_back
 from edgedistill.errors import DatasetError, RefusedImage
 from edgedistill.images import INGEST_FORMATS, MAX_PIXELS, decode, read_header
 from edgedistill.progress import Progress
 from edgedistill.storage import ObjectStore, digest
 
 EXTENSIONS = {"JPEG": "jpg", "PNG": "png", "BMP": "bmp", "GIF": "gif", "TIFF": "tif", "WEBP": "webp"}
-_M_MMAP_THRESHOLD = -3  # malloc.h
 IN_FLIGHT = 4 * WORKERS  # images that are read and not yet counted
 
 
@@ -55,7 +52,7 @@ def gather(store: ObjectStore, name: str, source: Source, progress: Progress) ->
         DatasetError: the source itself is broken, or changed while it was read.
         StorageError: the store did not take an image.
     """
-    _give_blocks_back()
+    give_blocks_back()
     gathered = Gathered()
     waiting: deque[tuple[Entry, Future[Seen | Refusal]]] = deque()
     files, pictures = Budget(MAX_BYTES), Budget(MAX_PIXELS)
@@ -91,17 +88,6 @@ def gather(store: ObjectStore, name: str, source: Source, progress: Progress) ->
     gathered.images = [(source.settle(entry), seen) for entry, seen in gathered.images]
     gathered.broken = [source.settle(entry) for entry in gathered.broken]
     return gathered
-
-
-def _give_blocks_back() -> None:
-    """Let glibc map blocks of a megabyte and more, and unmap them when they are freed.
-
-    By itself it learns from the first freed picture to keep such blocks, in an arena for each thread: four threads held
-    110 MB beside the picture that was being decoded. Only this step's process is told, since mapping costs a training
-    more than it gives.
-    """
-    with contextlib.suppress(OSError, AttributeError):  # another C library decides for itself
-        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1 << 20)
 
 
 def _read_now(item: Item) -> Item:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.node.tensors import ProtocolError
-from edgedistill.budget import Budget
+from edgedistill.budget import Budget, give_blocks_back
 from edgedistill.errors import RefusedImage
 from edgedistill.images import MAX_PIXELS, center_view, decode, read_header
 
@@ -25,6 +25,7 @@ class Decoder:
     """Decodes on a few threads, within one budget of pixels."""
 
     def __init__(self, *, max_pixels: int = MAX_PIXELS) -> None:
+        give_blocks_back()  # else freed pictures stay, beside those that are decoded
         self._budget = Budget(max_pixels)
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="decode")
 
