@@ -1,7 +1,7 @@
 """When the fleet wants a run: a node whose answers drifted asks for one, or enough unsure pictures came."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from edgedistill.place import Place
@@ -17,12 +17,13 @@ class Fleet:
     place: Place
     name: str  # of the data set
     pictures: int  # new ones that start a run
+    judged: dict[str, bool] = field(default_factory=dict)  # documents that were read, in a bucket each a request
 
     def state(self) -> dict[str, Any]:
         """How many pictures and which requests there are now. Raises StorageError."""
         from components.ingest_images.source_feedback import Feedback
 
-        found = Feedback(self.place.open(), self.name)
+        found = Feedback(self.place.open(), self.name, self.judged)
         return {"pictures": found.count, "requests": sorted(found.requests)[-_KEPT:], "time": time.time()}
 
     def due(self, now: dict[str, Any], before: Any) -> str:

@@ -32,19 +32,24 @@ class _Picture:
 class Feedback(Source):
     """The pictures of one data set's releases; each once, whichever nodes sent it."""
 
-    def __init__(self, store: ObjectStore, name: str) -> None:
+    def __init__(self, store: ObjectStore, name: str, judged: dict[str, bool] | None = None) -> None:
         """Lists and reads the documents.
+
+        Args:
+            store: the object store.
+            name: of the data set.
+            judged: key of a document -> whether it names a release of the data set; those in it are not read again.
 
         Raises:
             StorageError: the store does not answer.
         """
         super().__init__()
-        self._store = store
+        self._store, judged = store, {} if judged is None else judged
         entries = {entry.key: entry for entry in store.entries(FOLDER)}
-        self._pictures, self.left_out = _newest(_pairs(store, entries, name))
+        self._pictures, self.left_out = _newest(_pairs(store, entries, name, judged))
         # Keys of the documents in which a node asks for a run.
         self.requests = frozenset(
-            key for key in entries if _REQUEST.fullmatch(key) and _names(store, entries[key], name)
+            key for key in entries if _REQUEST.fullmatch(key) and _names(store, entries[key], name, judged)
         )
         self.total = len(self._pictures)
 
@@ -75,7 +80,9 @@ class Feedback(Source):
         return data
 
 
-def _pairs(store: ObjectStore, entries: dict[str, Stored], name: str) -> list[tuple[str, _Picture]]:
+def _pairs(
+    store: ObjectStore, entries: dict[str, Stored], name: str, judged: dict[str, bool]
+) -> list[tuple[str, _Picture]]:
     """(day, picture) of every picture whose document is there and is about a release of that name."""
     found = []
     for key, entry in entries.items():
@@ -84,7 +91,7 @@ def _pairs(store: ObjectStore, entries: dict[str, Stored], name: str) -> list[tu
         if parts and parts["kind"] != "json" and document:
             found.append((parts["day"], _Picture(key, parts["sha256"], entry.size), document))
     with ThreadPoolExecutor(WORKERS) as pool:
-        ours = list(pool.map(lambda one: _names(store, one[2], name), found))
+        ours = list(pool.map(lambda one: _names(store, one[2], name, judged), found))
     return [(day, picture) for (day, picture, _), is_ours in zip(found, ours, strict=True) if is_ours]
 
 
@@ -97,8 +104,14 @@ def _newest(pairs: list[tuple[str, _Picture]]) -> tuple[tuple[_Picture, ...], in
     return tuple(sorted((picture for _, picture in newest), key=lambda one: one.sha256)), len(once) - len(newest)
 
 
-def _names(store: ObjectStore, document: Stored, name: str) -> bool:
+def _names(store: ObjectStore, document: Stored, name: str, judged: dict[str, bool]) -> bool:
     """Whether a document says that it is about a release of that name."""
+    if document.key not in judged:
+        judged[document.key] = _read_names(store, document, name)
+    return judged[document.key]
+
+
+def _read_names(store: ObjectStore, document: Stored, name: str) -> bool:
     if document.size > MAX_DOCUMENT:
         return False
     try:

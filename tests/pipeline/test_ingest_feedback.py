@@ -105,6 +105,19 @@ def test_hostile_feedback_is_refused_and_stops_nothing(tmp_path: Path) -> None:
     assert all(path.exists() for path in passed_over), "ingest removes nothing"
 
 
+def test_without_the_check_of_digests_other_bytes_are_trained_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Negative control."""
+    from components.ingest_images.source_feedback import Feedback
+
+    images, store = folder(tmp_path / "images"), tmp_path / "store"
+    lying = sent(store, encoded(picture(7002)))
+    write(store / lying, encoded(picture(7003)))
+    monkeypatch.setattr(Feedback, "_read", lambda source, one: source._store.get(one.key))
+    assert fed(dataset(ingest(images, store, feedback=True), store)) == [lying]
+
+
 def test_a_picture_that_goes_away_meanwhile_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from components.ingest_images.source_feedback import Feedback
 
