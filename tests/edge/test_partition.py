@@ -149,3 +149,27 @@ def test_a_node_behind_a_bad_line(
     wasted = line.carried - whole - others - HEADERS_BYTES * origin.asked.total()
     assert wasted <= 0.05 * whole
     tell("P11", f"reject, drop, 2 s, slow, half-open and a kill: {max(0, wasted)} of {whole} bytes carried twice")
+
+
+def test_a_node_that_waits_for_a_crawling_line_still_listens(
+    publisher: Publisher, start_node: StartNode, line: BadLine, tmp_path: Path
+) -> None:
+    wanted = tmp_path / "wanted"
+    wanted.write_text("1")
+    publisher.publish(seed=1)
+    node = start_node("--releases", line.url, "--version-file", str(wanted))
+    node.wait_version(1)
+    publish(publisher, spoiled(heavy(BUNDLE_BYTES, 2)))
+    line.bytes_per_s = BUNDLE_BYTES / 60
+    wanted.write_text("2")
+    node.wait(lambda s: s["state"] == "updating")
+    wanted.write_text("1")
+    status = node.wait(lambda s: s["state"] in ("serving", "probation"), 10)
+    assert (status["active"]["version"], status["quarantined"]) == (1, [])
+    wanted.write_text("2")
+    node.wait(lambda s: s["state"] == "updating")
+    begun = time.monotonic()
+    node.kill(signal.SIGTERM)
+    assert time.monotonic() - begun < 10
+    assert node.process is not None
+    assert node.process.returncode == 0
