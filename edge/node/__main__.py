@@ -14,6 +14,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+if __name__ == "__main__":
+    # OpenVINO imports its model converter where it can, and TensorFlow's front end with it: 6 MB and 0.1 s.
+    sys.modules["openvino.tools.ovc"] = None  # type: ignore[assignment]
+
 from edge.node.access import access_of, add_options
 from edge.node.agent import Agent, Settings
 from edge.node.feedback import add_options as add_feedback_options

@@ -46,6 +46,10 @@ def test_serves_what_the_model_says_over_rest_and_grpc(publisher: Publisher, sta
     assert metadata["versions"] == ["1"]
     http.close()
     grpc.close()
+    assert node.process is not None
+    loaded = Path(f"/proc/{node.process.pid}/maps").read_text()
+    assert "openvino" in loaded
+    assert "tensorflow" not in loaded, "OpenVINO's converter: 6 MB for nothing"
 
 
 def test_a_wrong_request_is_the_clients_error(publisher: Publisher, start_node: StartNode) -> None:
