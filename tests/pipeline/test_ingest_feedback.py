@@ -3,13 +3,18 @@
 import io
 import json
 import shutil
+import time
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from components.ingest_images.source_feedback import Feedback
+from edge.node.forward import FolderTarget, send
+from edge.node.spool import Limits, Spool
 from edgedistill.dataset import Dataset
 from edgedistill.steps import Manifest
+from edgedistill.storage import digest, open_store
 from tests.pipeline.fleet import sent
 from tests.pipeline.pictures import dataset, encoded, folder, ingest, picture, write
 
@@ -40,6 +45,23 @@ def test_they_train_without_a_label_and_move_nothing(tmp_path: Path) -> None:
             assert (row.split, row.label, row.truth) == ("train", None, None)
     assert any("10 pictures of the fleet's feedback train the student" in note for note in made.outputs["notes"])
     assert fed(dataset(ingest(images, store), store)) == [], "off unless it is asked for"
+
+
+def test_what_a_nodes_own_code_sends_is_taken_in(tmp_path: Path) -> None:
+    """From the spool, through the child's code, into a revision: both sides mean the same keys and documents."""
+    images, store = folder(tmp_path / "images"), tmp_path / "store"
+    spool = Spool(tmp_path / "spool", Limits(reserve_bytes=0))
+    about = {"release": {"name": "demo", "version": 3, "digest": "0" * 64}, "label": "cat"}
+    data = [encoded(picture(7000 + index)) for index in range(3)]
+    assert {spool.keep(one, "png", about) for one in data} == {"kept"}
+    spool.keep(encoded(picture(7009)), "png", about | {"release": {"name": "other"}})
+    spool.ask_for_a_run(about)
+    assert len(list(send(spool.folder, FolderTarget(store), "shop-7", until=time.monotonic() + 60))) == 5
+    found = Feedback(open_store(store), "demo")
+    assert found.count == 3
+    assert len(found.requests) == 1
+    made = dataset(ingest(images, store, feedback=True), store)
+    assert {Path(name).stem for name in fed(made)} == {digest(one) for one in data}
 
 
 def test_the_steps_key_depends_on_the_pictures(tmp_path: Path) -> None:
@@ -109,8 +131,6 @@ def test_without_the_check_of_digests_other_bytes_are_trained_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Negative control."""
-    from components.ingest_images.source_feedback import Feedback
-
     images, store = folder(tmp_path / "images"), tmp_path / "store"
     lying = sent(store, encoded(picture(7002)))
     write(store / lying, encoded(picture(7003)))
@@ -119,15 +139,13 @@ def test_without_the_check_of_digests_other_bytes_are_trained_on(
 
 
 def test_a_picture_that_goes_away_meanwhile_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from components.ingest_images.source_feedback import Feedback
-
     images, store = folder(tmp_path / "images"), tmp_path / "store"
     gone = sent(store, encoded(picture(7000)))
-    digest = Feedback.digest
+    before = Feedback.digest
 
     def removing(source: Feedback) -> str:
         shutil.rmtree(store / "feedback")
-        return digest(source)
+        return before(source)
 
     monkeypatch.setattr(Feedback, "digest", removing)
     assert rejects(ingest(images, store, feedback=True), store) == {gone: "absent"}
