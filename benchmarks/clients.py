@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-DEEP = 32  # connections of an open load: more than a node lets wait
+DEEP = 96  # connections of an open load: more than the burst that a node lets in
 
 
 class HttpClient:

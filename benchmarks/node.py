@@ -235,7 +235,7 @@ def overload(bench: Bench) -> Rows:
     crowd = open_load(bench.clients(DEEP), gaps(2 * peak.rate, 2 * bench.seconds))
     time.sleep(5)
     after = open_load(bench.clients(8), gaps(0.7 * peak.rate, bench.seconds))
-    late = len(crowd.ms) // 4  # of the overload, not of the burst that it begins with
+    late = len(crowd.ms) // 2  # of the overload, not of the burst that it begins with
     sums = (len(crowd.ms), len(crowd.refused_ms), len(crowd.failures) + len(after.failures))
     yield "twice the peak: answered, refused, failed", "{}, {}, {}".format(*sums), "0 failed"
     yield "goodput over peak", f"{crowd.rate / peak.rate:.2f} ({peak.rate:.0f}/s)", ">= 0.9"

@@ -178,6 +178,8 @@ def _count(name: str, value: Any, classes: int) -> int:
 def _outputs(
     wanted: Sequence[Wanted], logits: NDArray[np.float32], labels: Sequence[str], count: int
 ) -> tuple[Output, ...]:
+    if all(one.name == LOGITS and one.classes is None for one in wanted):  # the usual case: nothing to sort
+        return tuple(Output(LOGITS, logits) for _ in wanted)
     numbers, text = {LOGITS: logits}, [label.encode() for label in labels]
     best = np.argsort(-logits, axis=1, kind="stable")  # equal ones in the order of the labels
     top = best[:, :count]
