@@ -99,10 +99,13 @@ class OnFaultyDisk:
     def active(self) -> int:
         return int(json.loads((self.state / "pointer.json").read_bytes())["active"]["version"])
 
+    def next(self) -> int:
+        """The version that comes after the active one, in a circle."""
+        return self.active() % len(self.signed.digests) + 1
+
     def update(self) -> tuple[int, int]:
         """Ask for the next release. Gives the old and the new version."""
-        old = self.active()
-        new = old % len(self.signed.digests) + 1
+        old, new = self.active(), self.next()
         self.wanted.write_text(f"{new}\n")
         return old, new
 

@@ -100,7 +100,7 @@ def test_killed_at_each_step_and_at_random_moments_it_serves_old_or_new(
     for _ in range(proof.size(27, 200)):
         node = killed.start()
         old, new = killed.update()
-        time.sleep(moments.uniform(0, 1.1 * undisturbed_s))
+        time.sleep(moments.uniform(0, 1.3 * undisturbed_s))
         node.kill()
         assert not killed.check(old, new)
     killed.start().kill()

@@ -1,6 +1,8 @@
 """P10: a full, read-only or failing disk: the old release serves, temporaries go, recovery without help."""
 
+import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -98,15 +100,19 @@ def test_a_disk_that_fails(faulty: OnFaultyDisk, tmp_path: Path, tell: Callable[
             faulty.wait_trouble("disk_error", new if call == "unlinkat" else old)  # only what is old cannot go
         faulty.recovers(new)
         injected += log.read_text().count("(INJECTED)")
-    old, new = faulty.update()[0], 0
-    faulty.wanted.write_text(f"{old}\n")
+    coming = faulty.signed.digests[faulty.next()]
+    with failing(pid, "write", log, path=faulty.state / "partial" / coming / "model.bin.part"):  # the child's
+        old, new = faulty.update()
+        faulty.wait_trouble("disk_error", old)
+    faulty.recovers(new)
+    injected += log.read_text().count("(INJECTED)")
     for when in proof.generator("P10").sample(range(1, SYNCS), proof.size(3, SYNCS - 1)):
         with failing(pid, "fsync", log, when=str(when)):
             old, new = faulty.update()
             faulty.recovers(new)  # once in each thread; the next try goes well
         injected += log.read_text().count("(INJECTED)")
     faulty.node.wait(lambda status: not faulty.leftovers())
-    tell("P10", f"EIO by fsync, rename, mkdir and unlink, {injected} times: served on and recovered")
+    tell("P10", f"EIO by fsync, rename, mkdir, unlink and write, {injected} times: served on and recovered")
 
 
 def test_what_cannot_be_read_at_boot_is_fetched_again(
@@ -116,8 +122,12 @@ def test_what_cannot_be_read_at_boot_is_fetched_again(
     faulty.recovers(faulty.update()[1])
     faulty.node.kill()
     strace = ("strace", "-D", "-f", "-qq", "-o", str(tmp_path / "strace"), "-P", str(model), "-e", "trace=read")
-    inject = ("-e", "inject=read:error=EIO:when=1..2")
+    inject = ("-e", "inject=read:error=EIO")
     faulty.node = start_node("--version-file", str(faulty.wanted), state="disk/state", wrapper=(*strace, *inject))
+    faulty.wait_trouble("disk_error", 1)
+    assert faulty.node.process is not None
+    status = Path(f"/proc/{faulty.node.process.pid}/status").read_text()
+    os.kill(int(status.split("TracerPid:")[1].split()[0]), signal.SIGKILL)  # the disk is well again
     faulty.recovers(2)
     assert "(INJECTED)" in (tmp_path / "strace").read_text()
 
