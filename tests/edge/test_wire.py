@@ -63,15 +63,15 @@ def test_it_never_fails_and_agrees_with_protobuf_on_what_is_right() -> None:
         assert is_modest(data) or b"\x0b" in data or b"\x0c" in data, "groups aside, which no client has sent for years"
 
 
-def test_negative_control_protobuf_alone_grows_fiftyfold() -> None:
+def test_negative_control_protobuf_alone_grows_twentyfold_and_more() -> None:
     code = (
-        "import resource, sys; from edge.node.protocol import open_inference_pb2 as pb\n"
-        "data = b'\\x2a\\x00' * (4 << 20); before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "pb.ModelInferRequest.FromString(data)\n"
-        "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / len(data))"
+        "import pathlib, re; from edge.node.protocol import open_inference_pb2 as pb\n"
+        "peak = lambda: int(re.findall('VmHWM:[^0-9]*([0-9]+)', pathlib.Path('/proc/self/status').read_text())[0])\n"
+        "data = b'\\x2a\\x00' * (4 << 20); before = peak(); pb.ModelInferRequest.FromString(data)\n"
+        "print((peak() - before) * 1024 / len(data))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert float(done.stdout) > 10
+    assert float(done.stdout) > 20
 
 
 @pytest.mark.parametrize("unit", ["[0],", "[],", "[[[0]]],", "1e5,", "0,", "{},"])
