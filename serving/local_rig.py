@@ -30,7 +30,7 @@ class Served:
 
     url: str  # host:port of its gRPC
     server: str  # name and version, for the record
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes]  # of its keeper
     log: Path
 
     def stop(self) -> None:
@@ -165,19 +165,12 @@ def _free_ports(count: int) -> list[int]:
         return [one.getsockname()[1] for one in sockets]
 
 
-# Not a preexec_fn: Python between fork and exec, beside gRPC's threads, ends the child with SIGSEGV now and then.
-_LAUNCHER = """
-import ctypes, os, signal, sys
-ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-if os.getppid() != int(sys.argv[1]):
-    sys.exit("the submitter has ended")
-os.execv(sys.argv[2], sys.argv[2:])
-"""
-
-
 def _ends_with_us() -> list[str]:
-    """A command prefix: the server ends when the submitter is killed, whatever killed it."""
-    return [sys.executable, "-c", _LAUNCHER, str(os.getpid())] if sys.platform == "linux" else []
+    """A command prefix: the server and all of its processes end when the submitter is killed, whatever killed it."""
+    if sys.platform != "linux":
+        return []
+    # Not a preexec_fn: Python between fork and exec, beside gRPC's threads, ends the child with SIGSEGV now and then.
+    return [sys.executable, str(Path(__file__).with_name("triton_keeper.py")), str(os.getpid())]
 
 
 def installed() -> bool:

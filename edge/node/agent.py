@@ -201,11 +201,11 @@ class Agent:
 
     def _refuse(self, refused: Refuse) -> None:
         what = f"release {refused.version}" if refused.version else "the origin's list of releases"
+        if refused.version:  # before it is told: who reads it may end the node
+            self.active.refuse(refused.version, refused.digest, refused.reason, refused.message)
         self.status.state, self.status.refused = self.active.idle, refused.reason
         self.status.reason = f"{what} was refused: {refused.message}"
         self.status.event(refused.reason, refused.message)
-        if refused.version:
-            self.active.refuse(refused.version, refused.digest, refused.reason, refused.message)
 
     def _refused(self) -> dict[tuple[int, str], str]:
         return {(refusal.version, refusal.digest): refusal.reason for refusal in self.state.refusals()}

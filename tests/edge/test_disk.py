@@ -132,7 +132,7 @@ def test_what_cannot_be_read_at_boot_is_fetched_again(
     assert "(INJECTED)" in (tmp_path / "strace").read_text()
 
 
-def test_without_the_guard_a_full_disk_ends_the_node(
+def test_without_the_guard_a_full_disk_is_a_fault_that_nobody_can_read(
     publisher: Publisher, start_node: StartNode, disk: Tmpfs, tmp_path: Path
 ) -> None:
     """Negative control."""
@@ -144,8 +144,8 @@ def test_without_the_guard_a_full_disk_ends_the_node(
     faulty = OnFaultyDisk(node, disk.root / "state", wanted, signed)
     disk.fill(free_pages=0)
     faulty.update()
-    assert node.process is not None
-    assert node.process.wait(60) != 0
+    seen = node.wait(lambda s: s["last_event"]["reason"] not in ("activated", "unreachable"))
+    assert seen["last_event"]["reason"] == "internal_error", "with the guard: disk_full"
 
 
 def test_two_nodes_on_one_folder_and_a_damaged_pointer_are_one_sentence(

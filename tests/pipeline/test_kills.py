@@ -8,7 +8,9 @@ import contextlib
 import os
 import random
 import shutil
+import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +19,7 @@ import pytest
 from edgedistill.scores import read_part
 from serving.local_rig import Served, serve
 from tests.pipeline.conftest import Home
-from tests.pipeline.killing import STEPS, Rig, check, manifest, moments, settle
+from tests.pipeline.killing import STEPS, Rig, check, manifest, moments, processes, settle
 
 KILLS = int(os.environ.get("EDGEDISTILL_KILLS", "1"))
 SEED = int(os.environ.get("EDGEDISTILL_SEED") or random.SystemRandom().randrange(1 << 16))
@@ -94,15 +96,35 @@ def test_when_the_teachers_server_is_killed_the_run_says_so_and_goes_on(finished
                 assert process.poll() is None
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(draw.uniform(0, 0.5))
-            first.process.kill()
+            os.kill(_child(first.process.pid), signal.SIGKILL)
             _, said = process.communicate(timeout=60)
             if process.returncode:
                 hits += 1
                 assert "run the same command again" in said, said
+            assert _all_gone(tmp_path / "edgedistill-triton-"), "the stub must not outlive the server that it waits for"
         with served(finished, tmp_path) as second:
             rig.endpoint = endpoint(second)
             _goes_on(rig)
     print(f"P3 Triton: seed {SEED}, {hits} of {KILLS} kills while it was asked")
+
+
+def _child(pid: int) -> int:
+    """The server itself, below its keeper."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            if int(stat.read_text().rpartition(")")[2].split()[1]) == pid:
+                return int(stat.parent.name)
+    raise AssertionError(f"{pid} has no child")
+
+
+def _all_gone(folder: Path) -> bool:
+    """No process has the folder in its command line any more, within half a minute."""
+    deadline = time.monotonic() + 30
+    while any(str(folder) in process for process in processes()):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
 
 
 def _goes_on(rig: Rig) -> None:

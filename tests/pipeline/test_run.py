@@ -14,6 +14,7 @@ from edgedistill.bundle import Manifest
 from edgedistill.images import encode_png
 from edgedistill.storage import open_store
 from tests.pipeline.conftest import Home, cached
+from tests.pipeline.killing import processes
 
 MODELS = {"teacher", "vanilla", "student_fp32", "student_int8"}
 STEPS = ["ingest_images", "publish_teacher", "plan_scoring", "deploy_teacher", "score_teacher", "distill_student"]
@@ -146,7 +147,8 @@ def test_interrupted_it_says_so_and_leaves_nothing_running(copied: Home) -> None
     assert said.strip().splitlines()[-1].startswith("edgedistill: interrupted; the same command goes on")
     _wait_no_child(copied)
     newest = json.loads(copied.call("runs", "list", "--json").stdout)[-1]
-    assert (newest["status"], newest["step"]) == ("interrupted", "distill_student_student")
+    assert newest["status"] == "interrupted"
+    assert newest["step"] in ("distill_student_student", "distill_student_vanilla"), "two that run side by side"
     assert copied.record()["run_id"] != newest["run"], "latest is the newest that came to its end"
     assert newest["run"] in (copied.store / "runs" / "index.html").read_text()
 
@@ -182,19 +184,9 @@ def _picture():  # type: ignore[no-untyped-def]
 def _wait_no_child(home: Home) -> None:
     """Everything that the run started ends by itself, soon."""
     deadline = time.monotonic() + 30
-    while left := [process for process in _processes() if str(home.folder) in process]:
+    while left := [process for process in processes() if str(home.folder) in process]:
         assert time.monotonic() < deadline, left
         time.sleep(0.1)
-
-
-def _processes() -> list[str]:
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            found.append(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
-        except OSError:
-            continue
-    return found
 
 
 def test_runs_are_listed_and_shown(finished: Home) -> None:

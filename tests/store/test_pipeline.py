@@ -47,7 +47,7 @@ def test_a_run_on_a_bucket(minio: MinioServer, tmp_path: Path, monkeypatch: pyte
     assert all(step["cached"] for step in second["steps"]), second["steps"]
     assert second["release"] == first["release"]
     assert first["run_id"] in call("runs", "list", **place)
-    assert json.loads(call("release", "list", **place))["latest"] == 1
+    assert json.loads(call("release", "list", "--json", **place))["latest"] == 1
     assert not (home / "store").exists()
     for name, value in minio.environment.items():
         monkeypatch.setenv(name, value)

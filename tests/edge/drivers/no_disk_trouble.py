@@ -1,4 +1,4 @@
-"""The node without its answer to a failing disk: what the disk refuses ends the round, and the process with it."""
+"""The node without its answer to a failing disk: what the disk refuses is one of the faults that nobody thought of."""
 
 from edge.node import agent
 from edge.node.__main__ import main
