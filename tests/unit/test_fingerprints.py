@@ -82,6 +82,7 @@ edgedistill.views: distill quantize train_teacher views
 serving.host:
 serving.inference_service:
 serving.local_rig:
+serving.triton_keeper:
 serving.model_repository: publish_teacher
 serving.onnx_teacher: publish_teacher
 serving.onnx_export: publish_teacher train_teacher
