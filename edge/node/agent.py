@@ -113,7 +113,7 @@ class Agent:
         self.active.look_after_probation()
         self.active.serve_stored()  # where the disk or the child failed at boot
         desired, follow = self._desired()
-        self.status.desired = desired
+        self.status.want(desired)
         active = self.active.release
         is_looking = follow or (desired is not None and not (active and active.version == desired))
         origin = self._look(desired) if is_looking else None

@@ -86,7 +86,8 @@ class Origin:
             with path.open("rb") as handle:
                 return handle.read(LIMIT_BYTES)
         except (OSError, http.client.HTTPException) as error:
-            raise Unreachable(f"the origin does not answer: {error!r}") from error
+            why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            raise Unreachable(f"the origin does not answer: {why}") from error
 
     def _get(self, url: str) -> bytes:
         """One GET that follows no redirect. A thread ends it in time, however slowly the other side drips."""

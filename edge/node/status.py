@@ -21,6 +21,13 @@ class Status:
     events: deque[dict[str, str]] = field(default_factory=lambda: deque(maxlen=KEPT_EVENTS))  # oldest first
     started: float = field(default_factory=time.monotonic)
 
+    def want(self, desired: int | None) -> None:
+        """Take over what is wanted; what was said of another release goes first, as /status is read at any moment."""
+        if desired != self.desired:
+            self.refused = ""
+            self.reason = "" if desired is None else f"release {desired} is wanted"
+            self.desired = desired
+
     def event(self, reason: str, message: str) -> None:
         """Remember and log what happened last; the same again says nothing new."""
         if (self.last_event.get("reason"), self.last_event.get("message")) == (reason, message):

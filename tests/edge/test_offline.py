@@ -43,10 +43,31 @@ def test_serves_again_without_a_network(mode: str, publisher: Publisher, start_n
     if mode == "reject":
         status = node.wait(lambda s: s["last_event"].get("reason") == "unreachable")
         assert status["active"]["version"] == 1
+        assert status["last_event"]["message"] == "the origin does not answer: Connection refused"
         node.kill()
         spoiled = start_node("--releases", line.url, "--root", str(root), module="tests.edge.drivers.refreshes_at_boot")
         time.sleep(1)
         assert spoiled.status()["active"] is None, "negative control: a boot that needs the origin"
+    line.close()
+    origin.close()
+
+
+def test_a_refusal_is_never_told_of_another_release(publisher: Publisher, start_node: StartNode) -> None:
+    """The rollout reads `desired` and `refused` together: a reason that is left over would stop the next release."""
+    publisher.publish(seed=1)
+    publisher.publish(seed=2)
+    root, wanted = publisher.folder / "root.json", publisher.folder / "wanted"
+    shutil.copy(publisher.root, root)
+    wanted.write_text("99")
+    origin = OriginServer(publisher.releases)
+    line = BadLine(origin.server_address[1], proof.generator("P7"))
+    node = start_node("--releases", line.url, "--root", str(root), "--version-file", str(wanted))
+    node.wait(lambda s: s["refused"] == "not_listed")
+    line.cut("drop")  # the node now waits for an answer, which on a fast line is over in a second
+    wanted.write_text("2")
+    status = node.wait(lambda s: s["desired"] == {"version": 2})
+    assert status["refused"] == ""
+    assert "99" not in status["reason"]
     line.close()
     origin.close()
 
