@@ -77,6 +77,11 @@ class Answered:
         """Good answers a second."""
         return len(self.ms) / self.seconds
 
+    @property
+    def longest_gap_ms(self) -> float:
+        """The longest time in which no good answer came."""
+        return float(np.diff(np.sort(self.ends)).max() * 1e3)
+
 
 def open_load(clients: list[HttpClient], between: list[float]) -> Answered:
     """Requests that arrive when they arrive, whatever became of those before."""

@@ -18,6 +18,8 @@ if __name__ == "__main__":
     # OpenVINO imports its model converter where it can, and TensorFlow's front end with it: 6 MB and 0.1 s.
     sys.modules["openvino.tools.ovc"] = None  # type: ignore[assignment]
 
+import uvloop
+
 from edge.node.access import access_of, add_options
 from edge.node.agent import Agent, Settings
 from edge.node.feedback import add_options as add_feedback_options
@@ -38,7 +40,8 @@ def main() -> None:
     options = _parser().parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     try:
-        asyncio.run(_run(options))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_run(options))
     except EdgeDistillError as error:
         sys.exit(f"edge.node: {error}")
     except OSError as error:

@@ -8,6 +8,7 @@ import logging
 import socket
 import ssl
 from collections import deque
+from typing import cast
 from urllib.parse import unquote
 
 import httptools
@@ -95,8 +96,7 @@ class _Connection(asyncio.Protocol):
         return self._task is not None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's are of no class of asyncio's
         has_room = self._server.room()
         self._server.connections.add(self)
         if not has_room:
