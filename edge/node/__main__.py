@@ -28,7 +28,6 @@ from edge.node.http_server import HttpServer
 from edge.node.inference import Inference
 from edge.node.metrics import Metrics
 from edge.node.pictures import Decoder
-from edge.node.server_grpc import start as start_grpc
 from edge.node.server_rest import build_app
 from edge.node.serving import Serving
 from edge.node.state import State
@@ -93,7 +92,11 @@ async def _run(options: argparse.Namespace) -> None:
         state.forget(options.forget)
     agent = Agent(settings, state, serving, failpoint)
     metrics.watch(agent)
-    agent.boot()
+    booting = asyncio.create_task(asyncio.to_thread(agent.boot))
+    await asyncio.sleep(0)
+    from edge.node.server_grpc import start as start_grpc  # 0.15 s of imports, while the student is compiled
+
+    await booting
     feedback = feedback_from(options, serving, agent.status.event)
     agent.also = feedback.shown
     metrics.registry.register(feedback)
