@@ -14,9 +14,13 @@ from rich.table import Table
 @click.pass_context
 def fleet(context: click.Context, release: str, namespace: str) -> None:
     """The edge nodes of the cluster that KUBECONFIG names."""
-    from edge.rollout.fleet import Fleet
 
-    context.obj = Fleet(release, namespace, through_api_server=True)
+    def connect() -> Any:
+        from edge.rollout.fleet import Fleet
+
+        return Fleet(release, namespace, through_api_server=True)
+
+    context.obj = connect  # not yet: a command's --help needs no cluster
 
 
 @fleet.command()
@@ -26,7 +30,7 @@ def status(place: Any, as_json: bool) -> None:
     """Each node's release and state, and where the rollout stands."""
     from edge.rollout.watch import look
 
-    document = look(place).document()
+    document = look(place()).document()
     if as_json:
         click.echo(json.dumps(document, indent=2, sort_keys=True))
         return
@@ -45,7 +49,7 @@ def wait_for_fleet(place: Any, timeout_s: float) -> None:
     """Wait until the newest target is out; an error when it was stopped."""
     from edge.rollout.watch import wait
 
-    click.echo(wait(place, timeout_s=timeout_s))
+    click.echo(wait(place(), timeout_s=timeout_s))
 
 
 @fleet.command("stop")
@@ -54,4 +58,4 @@ def stop_fleet(place: Any) -> None:
     """Stop the rollout that is under way, and send its nodes back."""
     from edge.rollout.watch import stop
 
-    click.echo(stop(place))
+    click.echo(stop(place()))

@@ -20,7 +20,7 @@ if __name__ == "__main__":
 
 import uvloop
 
-from edge.node.access import access_of, add_options
+from edge.node.access import access_of, add_options, address
 from edge.node.agent import Agent, Settings
 from edge.node.feedback import add_options as add_feedback_options
 from edge.node.feedback import from_options as feedback_from
@@ -106,14 +106,15 @@ async def _run(options: argparse.Namespace) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, _stop, agent, stopping)
     listener = _listen(options.listen, options.http_port)
-    grpc_server, grpc_port = await start_grpc(inference, metrics, access, f"{options.listen}:{options.grpc_port}")
+    grpc_server, grpc_port = await start_grpc(inference, metrics, access, address(options.listen, options.grpc_port))
     http = HttpServer(build_app(agent, inference, access, metrics))
     await http.start(listener, access.tls)
     watching = asyncio.create_task(access.watch(options.poll_s))
     http_port = listener.getsockname()[1]
     secure = "s" if access.tls else ""
     print(
-        f"serving on http{secure}://{options.listen}:{http_port} grpc{secure}://{options.listen}:{grpc_port}",
+        f"serving on http{secure}://{address(options.listen, http_port)}"
+        f" grpc{secure}://{address(options.listen, grpc_port)}",
         flush=True,
     )
     try:

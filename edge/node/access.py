@@ -59,6 +59,11 @@ def access_of(options: argparse.Namespace) -> "Access":
     return access
 
 
+def address(host: str, port: int) -> str:
+    """host:port, as gRPC and URLs write it."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach an address."""
     try:

@@ -21,8 +21,11 @@ REASONS = {
     ),
     "redirected": ("The origin sent the node to another host.", "Give the host's own address as --releases."),
     "bad_assignment": ("The file that names the wanted version holds no number.", "Correct the file."),
-    "not_listed": ("The wanted release is not among the signed ones.", "Ask for a release that was published."),
-    "below_minimum": ("The wanted release was withdrawn.", "Ask for a newer one."),
+    "not_listed": (
+        "The wanted release is not among the signed ones.",
+        "It was never published, or was withdrawn: ask for another.",
+    ),
+    "below_minimum": ("The wanted release is below the signed minimum.", "Ask for a newer one."),
     "expired_metadata": (
         "The list of releases is too old to be trusted.",
         "Run `edgedistill release refresh` where the keys are, and check the node's clock.",
@@ -37,10 +40,21 @@ REASONS = {
     ),
     "bad_metadata": ("The list of releases is damaged.", "Check the origin; publish again."),
     "bad_manifest": ("The release's manifest is damaged.", _PUBLISH),
-    "wrong_digest": ("A file of the release is not what was signed.", _PUBLISH),
-    "missing_file": ("A file of the release is missing.", _PUBLISH),
+    "wrong_digest": (
+        "A file is not what was signed.",
+        "Mend the copy at the origin; the node looks again within ten minutes, or when it is told another release.",
+    ),
+    "missing_file": ("A file of the release is missing.", "Complete the copy at the origin, or publish again."),
     "extra_file": ("The release holds a file that its manifest does not name.", _PUBLISH),
     "mix_and_match": ("The files are of two different releases.", _PUBLISH),
+    "changed_release": (
+        "The number of the release that is served is listed with other bytes.",
+        "Somebody signed twice: find out who, and publish under a new number.",
+    ),
+    "drift": (
+        "The answers drift from what the release gave when it was made.",
+        "Look at docs/feedback.md; a run may help.",
+    ),
     "cannot_compile": ("The model cannot be loaded by this node's OpenVINO.", "Convert and publish the student again."),
     "wrong_answer": ("The model does not answer as it did when it was made.", "Convert and publish the student again."),
     "wrong_labels": ("The labels do not fit the release's classes.", "Convert and publish the student again."),

@@ -197,6 +197,8 @@ class Agent:
         self._failpoint("flipped")
         self.active.swap(engine)
         self.state.sweep(self.active.pointer)
+        if any(refusal.version == release.version for refusal in self.state.refusals()):
+            self.state.forget(release.version)  # a damaged copy of it was refused before
         self.status.event("activated", f"release {release.version} ({release.digest[:12]}) is served")
 
     def _refuse(self, refused: Refuse) -> None:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from edge.node.catalog import Catalog
 from edge.node.state import Release
 
-PASSING = ("below_minimum",)  # refusals that the origin's signed index can take back; all others hold for the digest
+# What the origin can mend: its signed index, or the bytes that it sends. All other refusals hold for the digest.
+PASSING = ("below_minimum", "wrong_digest")
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """What Prometheus scrapes from a node. docs/node.md explains each of them, and a test compares the two."""
 
+import asyncio
 import time
 from collections import Counter as Count
 from collections.abc import Iterator, Sequence
@@ -54,7 +55,11 @@ class Metrics:
             outcome = "answered"
         except ProtocolError as error:
             outcome = "failed" if error.status == 500 else "rejected"
-            self.rejected.labels(protocol, error.reason).inc()
+            if outcome == "rejected":
+                self.rejected.labels(protocol, error.reason).inc()
+            raise
+        except asyncio.CancelledError:  # its client has gone
+            outcome = "abandoned"
             raise
         finally:
             self.requests.labels(protocol, outcome).inc()

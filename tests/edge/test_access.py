@@ -17,7 +17,7 @@ import pytest
 import tritonclient.grpc as grpc_client
 from tritonclient.utils import InferenceServerException
 
-from edge.node.access import Access, access_of, add_options
+from edge.node.access import Access, access_of, add_options, address
 from edgedistill import signing
 from edgedistill.errors import NodeError
 from edgedistill.storage import open_store
@@ -64,6 +64,11 @@ def options(*arguments: str) -> Access:
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "::1", "localhost"])
 def test_loopback_needs_nothing(host: str) -> None:
     assert not options("--listen", host).needs_token
+
+
+@pytest.mark.parametrize(("host", "told"), [("::1", "[::1]:8080"), ("127.0.0.1", "127.0.0.1:8080")])
+def test_an_address_of_either_kind_can_be_listened_on(host: str, told: str) -> None:
+    assert address(host, 8080) == told
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.4", "edge.example"])

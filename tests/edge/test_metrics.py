@@ -1,5 +1,6 @@
 """/metrics: each is in the manual, and counts what happened."""
 
+import asyncio
 import json
 import re
 import urllib.error
@@ -10,8 +11,11 @@ import numpy as np
 import pytest
 import tritonclient.grpc as grpc_client
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 from tritonclient.utils import InferenceServerException
 
+from edge.node.metrics import Metrics
+from edge.node.tensors import ProtocolError
 from tests.edge.conftest import NodeProcess, Publisher, StartNode, pictures
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -75,3 +79,17 @@ def test_they_count_what_happened(publisher: Publisher, start_node: StartNode) -
     for name in {re.sub(r"(_bucket|_sum|_count)?\{.*", "", name) for name in told}:
         if name.startswith("edgedistill_") and not name.endswith("_created"):
             assert f"`{name}`" in manual, name
+
+
+def test_a_client_that_goes_is_no_failure_of_the_node() -> None:
+    metrics = Metrics()
+    for error in (asyncio.CancelledError(), ProtocolError("inference_failed", "it is not finite", 500)):
+        with pytest.raises(type(error)), metrics.request("rest"):
+            raise error
+    counted = {tuple(one.labels.values()): one.value for one in _samples(metrics, "edgedistill_requests_total")}
+    assert counted == {("rest", "abandoned"): 1, ("rest", "failed"): 1}
+    assert not _samples(metrics, "edgedistill_rejected_total")
+
+
+def _samples(metrics: Metrics, name: str) -> list[Sample]:
+    return [one for family in metrics.registry.collect() for one in family.samples if one.name == name]

@@ -87,6 +87,28 @@ def test_an_older_list_of_releases_is_refused_even_after_the_nodes_own_was_damag
     assert status["active"]["version"] == 2
 
 
+def test_a_damaged_copy_is_taken_once_it_is_mended(publisher: Publisher, start_node: StartNode, tmp_path: Path) -> None:
+    """The damage is the mirror's, not the release's. Not so a release that is bad: it stays in quarantine."""
+    publisher.publish(seed=1)
+    publisher.publish(seed=2)
+    publisher.publish(seed=3, change=_wrong_answers)
+    shutil.copytree(publisher.releases / "targets", tmp_path / "whole")
+    _flip_a_byte(publisher)
+    wanted = tmp_path / "wanted"
+    wanted.write_text("2")
+    node = start_node("--version-file", str(wanted))
+    node.wait(lambda s: s["refused"] == "wrong_digest")
+    wanted.write_text("3")
+    node.wait(lambda s: s["refused"] == "wrong_answer")
+    shutil.copytree(tmp_path / "whole", publisher.releases / "targets", dirs_exist_ok=True)
+    wanted.write_text("2")
+    status = node.wait_version(2)
+    assert [refusal["version"] for refusal in status["quarantined"]] == [3]
+    wanted.write_text("3")
+    status = node.wait(lambda s: s["refused"] == "wrong_answer")
+    assert status["active"]["version"] == 2
+
+
 def test_a_withdrawn_release_is_not_activated(publisher: Publisher, start_node: StartNode) -> None:
     publisher.publish(seed=1)
     publisher.publish(seed=2)

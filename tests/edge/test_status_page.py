@@ -43,7 +43,7 @@ def text(status: dict[str, Any]) -> str:
     ("status", "said"),
     [
         (SERVING, ["Serving", "Nothing has to be done", "demo 12", "demo 11", "up 1 day", "A new release is served."]),
-        (REFUSED, ["Serving, not what was asked", "A file of the release is not what was signed.", "Publish a whole"]),
+        (REFUSED, ["Serving, not what was asked", "A file is not what was signed.", "Mend the copy"]),
         (SERVING | NOTHING | {"state": "waiting", "desired": None}, ["Waiting", "Nothing is wrong.", "nothing"]),
         (
             SERVING | NOTHING | {"state": "waiting", "last_event": OFFLINE_EVENT},

@@ -65,6 +65,14 @@ TABLE: dict[str, tuple[Observation, Action]] = {
         seen(desired=1, origin=ALL, refused={(1, D[1]): "below_minimum"}),
         Activate(Release("tiny", 1, D[1])),
     ),
+    "a copy was damaged at the origin, and may be mended": (
+        seen(desired=3, origin=ALL, refused={(3, D[3]): "wrong_digest"}),
+        Activate(Release("tiny", 3, D[3])),
+    ),
+    "a copy was damaged at the origin, nothing is new there": (
+        seen(desired=3, refused={(3, D[3]): "wrong_digest"}),
+        Wait(),
+    ),
     "not listed": (
         seen(desired=4, origin=ALL),
         Refuse(4, "", "not_listed", "release 4 of 'tiny' is not listed by the origin"),
