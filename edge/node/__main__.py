@@ -28,7 +28,7 @@ from edge.node.http_server import HttpServer
 from edge.node.inference import Inference
 from edge.node.metrics import Metrics
 from edge.node.pictures import Decoder
-from edge.node.server_rest import build_app
+from edge.node.server_rest import build_app, gate
 from edge.node.serving import Serving
 from edge.node.state import State
 from edgedistill.errors import EdgeDistillError, NodeError
@@ -107,7 +107,7 @@ async def _run(options: argparse.Namespace) -> None:
         asyncio.get_running_loop().add_signal_handler(number, _stop, agent, stopping)
     listener = _listen(options.listen, options.http_port)
     grpc_server, grpc_port = await start_grpc(inference, metrics, access, address(options.listen, options.grpc_port))
-    http = HttpServer(build_app(agent, inference, access, metrics))
+    http = HttpServer(build_app(agent, inference, access, metrics), gate=gate(access))
     await http.start(listener, access.tls)
     watching = asyncio.create_task(access.watch(options.poll_s))
     http_port = listener.getsockname()[1]

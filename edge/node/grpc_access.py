@@ -19,7 +19,8 @@ class TokenInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grp
         metadata = {key: value for key, value in details.invocation_metadata or () if isinstance(value, str)}
         if self._access.allows_call(details.method, metadata):
             return await continuation(details)
-        return grpc.unary_unary_rpc_method_handler(_deny)
+        # As a stream: grpc would read a single message to its end before it asks us.
+        return grpc.stream_unary_rpc_method_handler(_deny)
 
 
 def add_port(server: Any, address: str, access: Access) -> int:
@@ -33,5 +34,5 @@ def add_port(server: Any, address: str, access: Access) -> int:
     return int(server.add_secure_port(address, grpc.dynamic_ssl_server_credentials(current(), current, False)))
 
 
-async def _deny(request: Any, context: Any) -> Any:
+async def _deny(requests: Any, context: Any) -> Any:
     await context.abort(grpc.StatusCode.UNAUTHENTICATED, NO_TOKEN)

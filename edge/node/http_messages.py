@@ -60,4 +60,5 @@ class Response:
         return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 
+Gate = Callable[[str, Mapping[str, str]], Response | None]  # path and headers -> a refusal
 Handler = Callable[[Request], Awaitable[Response]]

@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 import httptools
 
-from edge.node.http_messages import Handler, Limits, Request, Response
+from edge.node.http_messages import Gate, Handler, Limits, Request, Response
 
 _log = logging.getLogger("edge.node")
 _PIPELINED = 16  # requests that a client may send before their answers
@@ -21,10 +21,13 @@ _LINGER_S = 1.0  # a refused client may finish reading its answer
 
 
 class HttpServer:
-    """Answers with `handler` on a bound socket. A handler that raises is a 500 without a word of why."""
+    """Answers with `handler` on a bound socket. A handler that raises is a 500 without a word of why.
 
-    def __init__(self, handler: Handler, limits: Limits | None = None) -> None:
-        self.handler, self.limits = handler, limits or Limits()
+    `gate` sees a request's path and headers, and may refuse it before its body is read.
+    """
+
+    def __init__(self, handler: Handler, limits: Limits | None = None, gate: Gate = lambda path, headers: None) -> None:
+        self.handler, self.limits, self.gate = handler, limits or Limits(), gate
         self.connections: set[_Connection] = set()
         self.held = 0  # bytes of bodies
         self._server: asyncio.Server | None = None
@@ -116,8 +119,7 @@ class _Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._deaf:
             return
-        if not self._headers_done:
-            self._head += len(data)  # also of a header that never ends; a body in the same piece is taken off again
+        self._head += len(data)  # of a header that never ends, or of trailers; on_body takes it off again
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:  # not offered: the answer goes out as HTTP/1.1, then the connection ends
@@ -126,7 +128,7 @@ class _Connection(asyncio.Protocol):
             if not self._deaf:
                 self._refuse(400, f"this is no HTTP/1.1 request: {type(error).__name__}")
             return
-        if not self._headers_done and self._head > self._limits.header_bytes:
+        if self._head > self._limits.header_bytes:
             self._refuse(431, f"the headers are over {self._limits.header_bytes} bytes")
         elif self._in_request and not self._headers_done and self._head == len(data):
             self._until(self._limits.header_s)
@@ -143,6 +145,8 @@ class _Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._stalled = False
+        if self._transport.is_closing():
+            return
         self._until(float("inf"))
         self._rest()
 
@@ -153,10 +157,16 @@ class _Connection(asyncio.Protocol):
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self._headers_done:  # a trailer, which nothing here needs
+            return
         self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
         self._headers_done, self._head = True, 0
+        refusal = None if self.busy else self._server.gate(self._path(), self._headers)
+        if refusal is not None:
+            self._turn_away(refusal)
+            return
         size = self._headers.get("content-length", "0")
         length = int(size) if size.isdecimal() else 0  # else llhttp has refused it
         if length > self._limits.body_bytes:
@@ -169,6 +179,7 @@ class _Connection(asyncio.Protocol):
     def on_body(self, body: bytes) -> None:
         if self._deaf:
             return
+        self._head = 0
         self._size += len(body)
         self._server.held += len(body)
         if self._size > self._limits.body_bytes:
@@ -182,9 +193,8 @@ class _Connection(asyncio.Protocol):
         if self._deaf:
             return
         method = self._parser.get_method().decode("ascii")
-        path = unquote(self._url.partition(b"?")[0].decode("latin-1"))
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        request = Request(method, path, self._headers, body)
+        request = Request(method, self._path(), self._headers, body)
         self._queue.append((request, self._parser.should_keep_alive()))
         self._begin()
         if self._task is None:
@@ -193,6 +203,7 @@ class _Connection(asyncio.Protocol):
         elif len(self._queue) > _PIPELINED:
             self._refuse(429, f"over {_PIPELINED} requests were sent before their answers")
         else:
+            self._until(float("inf"))  # it is whole, and waits for the answer before its own
             self._transport.pause_reading()
 
     def expire(self) -> None:
@@ -241,12 +252,18 @@ class _Connection(asyncio.Protocol):
         head = response.head(keep=keep)
         self._transport.write(head if head_only else head + response.body)
 
+    def _path(self) -> str:
+        return unquote(self._url.partition(b"?")[0].decode("latin-1"))
+
     def _refuse(self, status: int, message: str) -> None:
+        self._turn_away(Response.json({"error": message}, status))
+
+    def _turn_away(self, response: Response) -> None:
         """Answer, read no more, and leave the client a moment to read it: unread bytes would reset the connection."""
         self._deaf = True
         if self.busy:  # an answer is due before this one
             return
-        self._write(Response.json({"error": message}, status), keep=False)
+        self._write(response, keep=False)
         self.deadline = self._loop.time() + _LINGER_S
 
     def _too_large(self) -> None:

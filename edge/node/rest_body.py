@@ -1,9 +1,8 @@
 """The bodies of the v2 protocol over HTTP: JSON, and the binary tensors that may follow it."""
 
 import json
+from itertools import chain
 from typing import Any
-
-import numpy as np
 
 from edge.node.inference import MAX_OUTPUTS, Answer, InferRequest, Wanted
 from edge.node.tensors import Output, ProtocolError, Tensor, clipped
@@ -88,13 +87,12 @@ def _tensor(one: dict[str, Any], body: bytes, at: int) -> tuple[Tensor, int]:
     return Tensor(name, datatype, tuple(shape), memoryview(body)[at : at + size]), at + size
 
 
-def _flat(data: list[Any]) -> Any:
-    """v2 allows nested lists; pictures in them are flattened by numpy, strings are left alone."""
-    if data and isinstance(data[0], list):
-        try:
-            return np.asarray(data).reshape(-1)
-        except (ValueError, TypeError, OverflowError, RecursionError):
-            raise ProtocolError("bad_data", "the nested data are of several lengths") from None
+def _flat(data: list[Any]) -> list[Any]:
+    """v2 allows nested lists. Not numpy's work: it would make each string of them as long as the longest."""
+    while data and isinstance(data[0], list):
+        if not all(isinstance(one, list) and len(one) == len(data[0]) for one in data):
+            raise ProtocolError("bad_data", "the nested data are of several lengths")
+        data = list(chain.from_iterable(data))
     return data
 
 

@@ -1,14 +1,14 @@
 """The v2 protocol over HTTP: JSON and the binary tensor extension; /status and /metrics beside it."""
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from edge.node import rest_body, status_page
 from edge.node.access import NO_TOKEN, Access
 from edge.node.agent import Agent
-from edge.node.http_messages import Handler, Request, Response
+from edge.node.http_messages import Gate, Handler, Request, Response
 from edge.node.inference import Inference, server_metadata
 from edge.node.metrics import Metrics
 from edge.node.tensors import ProtocolError
@@ -18,9 +18,20 @@ Named = tuple[str, str]  # model and version in the path; empty: not there
 Answer = Callable[[Request, Named], Awaitable[Response]]
 
 
+def gate(access: Access) -> Gate:
+    """Refuses a request without the token before its body is read."""
+
+    def refuse(path: str, headers: Mapping[str, str]) -> Response | None:
+        if access.allows(path, headers):
+            return None
+        return Response.json({"error": NO_TOKEN}, 401, {"WWW-Authenticate": "Bearer"})
+
+    return refuse
+
+
 def build_app(agent: Agent, inference: Inference, access: Access, metrics: Metrics) -> Handler:
     """The HTTP application of one node."""
-    serving = agent.serving
+    serving, guard = agent.serving, gate(access)
 
     async def live(request: Request, named: Named) -> Response:
         return Response.json({"live": True})
@@ -75,8 +86,8 @@ def build_app(agent: Agent, inference: Inference, access: Access, metrics: Metri
     of_model = {None: ("GET", model), "/ready": ("GET", model_ready), "/infer": ("POST", infer)}
 
     async def handle(request: Request) -> Response:
-        if not access.allows(request.path, request.headers):
-            return Response.json({"error": NO_TOKEN}, 401, {"WWW-Authenticate": "Bearer"})
+        if (refusal := guard(request.path, request.headers)) is not None:  # one that came behind another
+            return refusal
         found = _MODEL.fullmatch(request.path)
         route = of_model[found["what"]] if found else routes.get(request.path)
         if route is None:

@@ -113,8 +113,9 @@ def _batch(tensor: Tensor) -> int:
 
 def _from_values(values: Sequence[Any], count: int) -> NDArray[np.uint8]:
     try:
-        # The number first: nothing is made of a list of another length.
-        array = np.asarray(values) if len(values) == count else np.empty(0)
+        # Number and types first: nothing is made of a list of another length, nor of one that holds a long string.
+        is_sound = len(values) == count and (not isinstance(values, list) or set(map(type, values)) <= {int})
+        array = np.asarray(values) if is_sound else np.empty(0)
         if array.dtype.kind not in "iu" or array.size != count or array.min() < 0 or array.max() > 255:
             raise ValueError
     except (ValueError, TypeError, OverflowError):

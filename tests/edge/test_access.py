@@ -2,9 +2,11 @@
 
 import argparse
 import re
+import socket
 import ssl
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -206,6 +208,22 @@ def test_both_ports_want_the_token(guarded: Guarded) -> None:
     for token in (None, OTHER):
         with pytest.raises(InferenceServerException, match="no token, or not this node's"):
             guarded.infer(token)
+
+
+def test_who_has_no_token_is_turned_away_before_he_has_sent_anything(guarded: Guarded) -> None:
+    host, _, port = guarded.http.removeprefix("https://").rpartition(":")
+    context = ssl.create_default_context(cafile=str(guarded.cert))
+    with context.wrap_socket(socket.create_connection((host, int(port)), timeout=5), server_hostname=host) as one:
+        one.sendall(b"POST /v2/models/tiny/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 60000000\r\n\r\n")
+        assert b" 401 " in one.recv(100)
+    ends = threading.Event()
+    credentials = grpc.ssl_channel_credentials(guarded.cert.read_bytes())
+    with grpc.secure_channel(guarded.grpc, credentials) as channel:
+        call = channel.stream_unary("/inference.GRPCInferenceService/ModelInfer")
+        with pytest.raises(grpc.RpcError) as refused:
+            call((b"" for _ in range(int(ends.wait(20)))), timeout=5)
+        ends.set()
+    assert refused.value.code() == grpc.StatusCode.UNAUTHENTICATED
 
 
 def test_without_tls_nothing_is_answered(guarded: Guarded) -> None:

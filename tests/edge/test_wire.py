@@ -1,7 +1,10 @@
 """What a small message would grow to is refused before it grows; what clients send is not."""
 
+import json
 import subprocess
 import sys
+import tracemalloc
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,8 +12,9 @@ from tritonclient.grpc import InferInput, InferRequestedOutput, service_pb2
 from tritonclient.grpc._utils import _get_inference_request
 
 from edge.node.rest_body import MAX_JSON, parse
-from edge.node.tensors import ProtocolError, Tensor, uint8_batch
+from edge.node.tensors import ProtocolError, Tensor, picture_elements, uint8_batch
 from edge.node.wire import is_modest
+from tests.edge.conftest import pictures
 from tests.edge.fuzz_cases import message
 from tests.edge.proof import generator
 
@@ -87,3 +91,26 @@ def test_json_of_one_large_picture_is_read() -> None:
     text = f'{{"inputs":[{{"name":"image","datatype":"UINT8","shape":[1,299,299,3],"data":{data}}}]}}'
     tensor: Tensor = parse(text.encode()).inputs[0]
     assert uint8_batch(tensor, 299)[0, 0, 0].tolist() == [1, 2, 255]
+
+
+@pytest.mark.parametrize("data", [[["A" * 200_000, *[""] * 999]], ["A" * 200_000, *[""] * 191], [[1, "A" * 200_000]]])
+@pytest.mark.parametrize("datatype", ["UINT8", "BYTES"])
+def test_one_long_string_makes_no_other_longer(data: list[Any], datatype: str) -> None:
+    """numpy's arrays of strings hold each as long as the longest, at four bytes a character."""
+    shape = [1, 8, 8, 3] if datatype == "UINT8" else [1]
+    body = json.dumps({"inputs": [{"name": "image", "datatype": datatype, "shape": shape, "data": data}]}).encode()
+    tracemalloc.start()
+    try:
+        read = uint8_batch if datatype == "UINT8" else lambda tensor, size: picture_elements(tensor)
+        with pytest.raises(ProtocolError):
+            read(parse(body).inputs[0], 8)
+        assert tracemalloc.get_traced_memory()[1] < 4 * len(body)
+    finally:
+        tracemalloc.stop()
+
+
+def test_nested_pixels_are_read() -> None:
+    pixels = pictures(2)
+    one = {"name": "image", "datatype": "UINT8", "shape": list(pixels.shape), "data": pixels.tolist()}
+    tensor = parse(json.dumps({"inputs": [one]}).encode()).inputs[0]
+    np.testing.assert_array_equal(uint8_batch(tensor, 8), pixels)
