@@ -27,7 +27,7 @@ from edge.node.drift import Drift
 from edge.node.engine import Engine
 from edge.node.reencode import reencoded
 from edge.node.sender import Sender, Sending
-from edge.node.spool import Limits, Spool, waiting
+from edge.node.spool import Limits, Spool
 from edgedistill.errors import DatasetError
 from edgedistill.metrics import softmax
 
@@ -87,7 +87,7 @@ class Feedback(Collector):
         self._serving, self.drift, self._on_drift = serving, drift, on_drift
         self.spool, self._sending = spool, sending
         self.outcomes: Counter[str] = Counter()  # unsure pictures by what became of them
-        self.sender = Sender(spool.folder, sending) if spool and sending else None
+        self.sender = Sender(spool, sending) if spool and sending else None
         self._engine: Callable[[], Engine | None] = lambda: None  # weak: one that was swapped out must not stay
         self._labels: tuple[str, ...] = ()
         self._release: dict[str, Any] = {}
@@ -126,7 +126,7 @@ class Feedback(Collector):
             _log.exception("an answer could not be observed")
 
     def shown(self) -> dict[str, Any]:
-        """What /status says."""
+        """What /status says. On the event loop: from memory only, since a disk may be slow or fail."""
         with self._lock:
             engine = self._serving.engine
             if engine is not None and engine is not self._engine():
@@ -142,11 +142,11 @@ class Feedback(Collector):
         if self.spool is None or self._sending is None or self.sender is None:
             return {"drift": drift, "feedback": None}
         state = {"target": self._sending.target, "spent_today": self.spool.spent(), "outcomes": dict(self.outcomes)}
-        state |= {"waiting": sum(1 for _ in waiting(self.spool.folder))}
-        return {"drift": drift, "feedback": state | {"sent": self.sender.sent, "problem": self.sender.problem}}
+        state |= {"waiting": self.spool.waits, "sent": self.sender.sent, "problem": self.sender.problem}
+        return {"drift": drift, "feedback": state}
 
     def collect(self) -> Iterator[Metric]:
-        """What /metrics says."""
+        """What /metrics says; from memory only, too."""
         value = self.drift.value()
         if value is not None:
             yield GaugeMetricFamily("edgedistill_drift_bits", "Answers against the release's class shares", value)
@@ -163,8 +163,8 @@ class Feedback(Collector):
             sent, failures = self.sender.sent, self.sender.failures
             yield CounterMetricFamily("edgedistill_feedback_sent", "Pictures and requests sent", value=sent)
             yield CounterMetricFamily("edgedistill_feedback_failures", "Rounds of sending that failed", value=failures)
-            files = float(sum(1 for _ in waiting(self.spool.folder)))
-            yield GaugeMetricFamily("edgedistill_feedback_waiting", "Pictures and requests to send", files)
+            waits = float(self.spool.waits)
+            yield GaugeMetricFamily("edgedistill_feedback_waiting", "Pictures and requests to send", waits)
 
     def _histogram(self) -> list[tuple[str, int]]:
         """Classes that occur in the window, the most frequent first."""

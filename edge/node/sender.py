@@ -6,10 +6,9 @@ import subprocess
 import sys
 import threading
 from dataclasses import dataclass
-from pathlib import Path
 
 from edge.node import forward
-from edge.node.spool import waiting
+from edge.node.spool import Spool
 
 LONGEST_PAUSE_S = 3600.0
 
@@ -27,8 +26,8 @@ class Sending:
 class Sender:
     """Empties one spool. The child holds connections and memory for as long as it lives; this process none."""
 
-    def __init__(self, folder: Path, sending: Sending) -> None:
-        self._folder, self._sending = folder, sending
+    def __init__(self, spool: Spool, sending: Sending) -> None:
+        self._spool, self._sending = spool, sending
         self.sent, self.failures, self.problem = 0, 0, ""  # files' pairs, rounds, a sentence about the last one
         self._stopping = threading.Event()
         self._child: subprocess.Popen[str] | None = None
@@ -46,15 +45,26 @@ class Sender:
     def _rounds(self) -> None:
         failed, pause = 0, self._sending.every_s
         while not self._stopping.wait(pause * random.uniform(0.5, 1.5)):
-            if any(True for _ in waiting(self._folder)):
-                self.problem = self._round()
-                failed = failed + 1 if self.problem else 0
-                self.failures += bool(self.problem)
+            problem = self._round()
+            failed = failed + 1 if problem else 0
+            self.failures += bool(problem)
+            self.problem = problem
             pause = pause_after(failed, self._sending.every_s)
 
     def _round(self) -> str:
+        """Send when something waits, and count what is left; gives what went wrong."""
+        problem = ""
+        try:
+            if self._spool.count():
+                problem = self._send()
+                self._spool.count()
+        except OSError as error:  # this thread must not end: nothing would be sent until a restart
+            return problem or f"the feedback folder cannot be read: {error}"
+        return problem
+
+    def _send(self) -> str:
         """One child; gives what went wrong."""
-        command = [sys.executable, "-m", "edge.node.forward", str(self._folder)]
+        command = [sys.executable, "-m", "edge.node.forward", str(self._spool.folder)]
         command += [self._sending.target, self._sending.node]
         try:
             with subprocess.Popen(

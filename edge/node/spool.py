@@ -52,13 +52,19 @@ class Waiting:
 
 
 class Spool:
-    """One node's spool. One thread keeps; another process reads and removes."""
+    """One node's spool. One thread keeps, another counts; another process reads and removes.
+
+    Both threads may hold the lock for as long as a slow disk takes. What is shown and what is asked for each answer
+    (`waits`, `spent`, `is_spent`) is memory's, without the lock: it never waits for a disk, and a disk that fails does
+    not take it away.
+    """
 
     def __init__(self, folder: Path, limits: Limits, *, now: Callable[[], float] = time.time) -> None:
         """Nothing is written."""
         self.folder, self.limits, self._now = folder, limits, now
         self._lock = threading.Lock()
-        self._read: dict[str, Any] | None = None  # the ledger, once it was read
+        self._read: dict[str, Any] | None = None  # the ledger, once it was read; replaced, never changed
+        self.waits = 0  # pictures and requests that wait, as of the last look at the folder
 
     def is_spent(self) -> bool:
         """Whether the day's budget is gone; costs nothing."""
@@ -66,16 +72,26 @@ class Spool:
         return bool(ledger and ledger["day"] == self._day() and ledger["spent"] >= self.limits.per_day)
 
     def sweep(self) -> None:
-        """Remove what a killed node left unfinished. Raises OSError."""
-        shutil.rmtree(self.folder / "tmp", ignore_errors=True)
-        if not self.folder.is_dir():
-            return
-        whole = {path for one in waiting(self.folder) for path in one.files}
-        for day in _days(self.folder):
-            for path in day.iterdir():
-                if path not in whole:
-                    path.unlink(missing_ok=True)
-            _remove_if_empty(day)
+        """Remove what a killed node left unfinished, and learn what waits and what was spent. Raises OSError."""
+        with self._lock:
+            shutil.rmtree(self.folder / "tmp", ignore_errors=True)
+            if not self.folder.is_dir():
+                return
+            kept = list(waiting(self.folder))
+            self.waits = len(kept)
+            whole = {path for one in kept for path in one.files}
+            for day in _days(self.folder):
+                for path in day.iterdir():
+                    if path not in whole:
+                        path.unlink(missing_ok=True)
+                _remove_if_empty(day)
+            self._ledger()
+
+    def count(self) -> int:
+        """Pictures and requests that wait, counted in the folder. Raises OSError; then the last count stays."""
+        with self._lock:
+            self.waits = sum(1 for _ in waiting(self.folder))
+            return self.waits
 
     def claim(self, name: str) -> str:
         """Spend one of the day's pictures on the one called `name`; afterwards it is never taken again.
@@ -111,9 +127,10 @@ class Spool:
         with self._lock:
             try:
                 folder = self.folder / self._day()
-                self._make_room(len(picture) + len(document))
+                others = self._make_room(len(picture) + len(document))
                 self._write(folder / f"{name}.{extension}", picture)
                 self._write(folder / f"{name}.json", document)
+                self.waits = len(others | {folder / f"{name}.json"})
             except OSError:
                 for suffix in (extension, "json"):
                     _remove_quietly(self.folder / self._day() / f"{name}.{suffix}")
@@ -129,17 +146,15 @@ class Spool:
                     return "known"
                 self._note(ledger | {"asked": True})
                 self._write(self.folder / self._day() / REQUEST, canonical_json(about))
+                self.waits += 1
             except OSError:
                 return "disk"
         return "asked"
 
     def spent(self) -> int:
-        """Pictures that today has spent."""
-        with self._lock:
-            try:
-                return int(self._ledger()["spent"])
-            except OSError:
-                return 0
+        """Pictures that today has spent; 0 until the ledger was read. Costs nothing."""
+        ledger = self._read
+        return int(ledger["spent"]) if ledger and ledger["day"] == self._day() else 0
 
     def _day(self) -> str:
         return time.strftime("%Y%m%d", time.gmtime(self._now()))
@@ -175,8 +190,12 @@ class Spool:
         self._write(self.folder / LEDGER, canonical_json(ledger))
         self._read = ledger
 
-    def _make_room(self, size: int) -> None:
-        """Raises OSError when the disk would not keep its reserve, or the limit is smaller than the picture."""
+    def _make_room(self, size: int) -> set[Path]:
+        """Give the documents that still wait.
+
+        Raises:
+            OSError: the disk would not keep its reserve, or the limit is smaller than the picture.
+        """
         kept = sorted(waiting(self.folder), key=lambda one: _modified(one.about))
         sizes = {one: sum(map(_size, one.files)) for one in kept}
         total = sum(sizes.values()) + size
@@ -186,10 +205,12 @@ class Spool:
             remove(one)
             kept.remove(one)
             total -= sizes[one]
+        self.waits = len(kept)
         self.folder.mkdir(parents=True, exist_ok=True)
         disk = os.statvfs(self.folder)
         if total > self.limits.size_bytes or disk.f_bavail * disk.f_frsize < self.limits.reserve_bytes + size:
             raise OSError("no room")
+        return {one.about for one in kept}
 
     def _write(self, path: Path, data: bytes) -> None:
         temporary = self.folder / "tmp" / path.name
@@ -204,7 +225,7 @@ class Spool:
 
 
 def waiting(folder: Path) -> Iterator[Waiting]:
-    """What is whole in a spool, the oldest day first."""
+    """What is whole in a spool, the oldest day first; nothing where there is no spool yet. Raises OSError."""
     for day in _days(folder):
         for about in sorted(day.glob("*.json")):
             if about.name == REQUEST:
@@ -224,8 +245,8 @@ def remove(one: Waiting) -> None:
 def _days(folder: Path) -> list[Path]:
     try:
         return sorted(path for path in folder.iterdir() if path.name.isdecimal() and path.is_dir())
-    except OSError:
-        return []
+    except FileNotFoundError:
+        return []  # only this is empty: a sweep would take what a failing disk hides for rubbish
 
 
 def _remove_if_empty(folder: Path) -> None:

@@ -1,15 +1,18 @@
 """A small disk that tests fill, make read-only and spoil, below one real node."""
 
 import contextlib
+import errno
 import json
 import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from tests.edge.conftest import NodeProcess
 from tests.edge.whole import Signed, ask
@@ -85,6 +88,29 @@ def failing(pid: int, call: str, log: Path, *, when: str = "1+", path: Path | No
     finally:
         tracer.terminate()
         tracer.wait(20)
+
+
+LOOKS = ("listdir", "scandir", "stat")  # the calls of os by which a folder is looked at
+
+
+@contextlib.contextmanager
+def unreadable(folder: Path, *calls: str) -> Iterator[None]:
+    """In this process, let these calls of os fail with EIO on everything in a folder; without a right to mount."""
+
+    def failing_call(call: str) -> Callable[..., Any]:
+        real: Callable[..., Any] = getattr(os, call)
+
+        def called(path: Any = ".", *rest: Any, **named: Any) -> Any:
+            if not isinstance(path, int) and Path(os.fsdecode(path)).is_relative_to(folder):
+                raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+            return real(path, *rest, **named)
+
+        return called
+
+    with pytest.MonkeyPatch.context() as patch:
+        for call in calls:
+            patch.setattr(os, call, failing_call(call))
+        yield
 
 
 @dataclass

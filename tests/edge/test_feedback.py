@@ -7,6 +7,7 @@ import struct
 import threading
 import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +20,13 @@ from edge.node.drift import Drift
 from edge.node.engine import Engine
 from edge.node.feedback import Feedback
 from edge.node.reencode import MAX_PIXELS, reencoded
-from edge.node.sender import Sending, pause_after
+from edge.node.sender import Sending
 from edge.node.spool import REQUEST, Limits, Spool, waiting
 from edgedistill.bundle import write_bundle
 from edgedistill.images import encode_png
 from edgedistill.inference import Student
 from tests.edge.conftest import CLASSES, SIZE, pictures, tiny_model
+from tests.edge.faulty_disk import LOOKS, unreadable
 
 SECRET = b"SECRET-52.5200N-13.4050E"
 
@@ -155,9 +157,7 @@ def test_drift_over_the_limit_asks_for_a_run_once(tmp_path: Path, engine: Engine
     shown = made.shown()["drift"]
     assert shown["over"]
     assert shown["answers"] == 1000
-    registry = CollectorRegistry()
-    registry.register(made)
-    text = generate_latest(registry).decode()
+    text = scraped(made)
     assert 'edgedistill_window_answers{class="class-2"} 1000.0' in text
     assert "edgedistill_drift_over 1.0" in text
 
@@ -171,6 +171,51 @@ def test_a_swap_begins_anew_and_late_answers_of_the_old_release_do_not_count(tmp
     made.observe(newer, None, pictures(1), logits(1))
     made.observe(engine, None, pictures(3), logits(0, 0, 0))
     assert made.drift.counts().tolist() == [0, 1, 0, 0]
+
+
+def scraped(made: Feedback) -> str:
+    registry = CollectorRegistry()
+    registry.register(made)
+    return generate_latest(registry).decode()
+
+
+def test_what_is_shown_touches_no_disk_and_waits_for_nobody(tmp_path: Path, engine: Engine) -> None:
+    made = feedback(tmp_path, engine)
+    made.observe(engine, None, pictures(1), logits(0, margin=0.1))
+    until(lambda: made.outcomes["kept"] == 1)
+    assert made.spool
+    held, done = threading.Event(), threading.Event()
+
+    def writes_slowly(spool: Spool) -> None:
+        with spool._lock:
+            held.set()
+            done.wait(20)
+
+    writer = threading.Thread(target=writes_slowly, args=(made.spool,))
+    writer.start()
+    try:
+        assert held.wait(20)
+        with ThreadPoolExecutor(1) as loop, unreadable(tmp_path, *LOOKS):
+            shown = loop.submit(made.shown)
+            text = loop.submit(scraped, made)
+            try:
+                state = shown.result(timeout=10)["feedback"]
+                assert (state["waiting"], state["spent_today"], state["problem"]) == (1, 1, "")
+                assert "edgedistill_feedback_waiting 1.0" in text.result(timeout=10)
+            finally:
+                done.set()  # else nothing would end where it does wait
+    finally:
+        done.set()
+        writer.join()
+
+
+def test_a_restart_shows_what_waits(tmp_path: Path, engine: Engine) -> None:
+    spool = Spool(tmp_path / "spool", Limits(reserve_bytes=0))
+    assert spool.claim("a") == ""
+    assert spool.keep(b"picture", "png", {}) == "kept"
+    made = feedback(tmp_path, engine)
+    until(lambda: made.shown()["feedback"]["spent_today"] == 1)
+    assert made.shown()["feedback"]["waiting"] == 1
 
 
 def hiding_jpeg(size: tuple[int, int] = (40, 20)) -> bytes:
@@ -226,8 +271,3 @@ def test_a_large_picture_is_made_smaller() -> None:
     with Image.open(io.BytesIO(kept)) as read:
         assert 0.99 * MAX_PIXELS < read.width * read.height <= MAX_PIXELS
         assert abs(read.width / read.height - 4 / 3) < 0.01
-
-
-def test_pauses_grow_with_failures() -> None:
-    assert [pause_after(n, 300) for n in (0, 1, 2, 3, 4, 50)] == [300, 600, 1200, 2400, 3600, 3600]
-    assert pause_after(9, 7200) == 7200

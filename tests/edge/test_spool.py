@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,7 @@ from edge.node.forward import FolderTarget, send
 from edge.node.spool import LEDGER, REQUEST, Limits, Spool, waiting
 from edgedistill.errors import StorageError
 from tests.edge import proof
+from tests.edge.faulty_disk import LOOKS, unreadable
 
 ROOMY = Limits(per_day=1000, reserve_bytes=0)
 DAY = 86400.0
@@ -81,6 +83,63 @@ def test_a_run_is_asked_for_once_a_day(tmp_path: Path) -> None:
     assert [one.about.name for one in waiting(tmp_path)] == [REQUEST]
     clock.now += DAY
     assert Spool(tmp_path, ROOMY, now=clock).ask_for_a_run({"reason": "drift"}) == "asked"
+
+
+def test_what_waits_is_known_without_a_look(tmp_path: Path) -> None:
+    clock = Clock()
+    spool = Spool(tmp_path, Limits(files=3, size_bytes=400, reserve_bytes=0), now=clock)
+
+    def is_right() -> bool:
+        return spool.waits == len(list(waiting(tmp_path)))
+
+    assert spool.waits == 0
+    for index, size in enumerate((10, 10, 10, 10, 150, 10, 500)):
+        said = spool.keep(b"%d" % index * size, "png", {})
+        assert said == ("disk" if size == 500 else "kept")
+        assert is_right(), "whatever made room, and also when it did not suffice"
+    assert spool.keep(b"1" * 10, "png", {}) == "kept"
+    assert spool.keep(b"1" * 10, "png", {}) == "kept"
+    assert is_right(), "the same one twice is one"
+    assert spool.ask_for_a_run({}) == "asked"
+    assert is_right()
+    assert spool.claim("a") == ""
+    again = Spool(tmp_path, ROOMY, now=clock)
+    again.sweep()
+    assert (again.waits, again.spent()) == (spool.waits, 1), "after a restart, too"
+    assert len(list(send(tmp_path, _Away(takes=99), "n", until=time.monotonic() + 60))) == again.waits
+    assert again.count() == again.waits == 0
+    clock.now += DAY
+    assert again.spent() == 0
+
+
+@pytest.mark.parametrize("call", LOOKS)
+def test_a_disk_that_fails_is_said_and_nothing_is_swept(tmp_path: Path, call: str) -> None:
+    spool = Spool(tmp_path, ROOMY)
+    assert spool.keep(b"picture", "png", {}) == "kept"
+    with unreadable(tmp_path, call):
+        for look in (spool.count, spool.sweep):
+            with pytest.raises(OSError, match="Input/output error"):
+                look()
+        assert spool.waits == 1
+        assert spool.keep(b"another", "png", {}) == "disk"
+    assert spool.count() == 1, "what could not be seen is no rubbish"
+
+
+def test_a_folder_that_cannot_be_listed_for_a_moment_is_not_emptied(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, ROOMY)
+    assert spool.keep(b"picture", "png", {}) == "kept"
+    real, failures = os.listdir, [OSError(5, "Input/output error")]
+
+    def listdir(*path: Any) -> list[str]:
+        if failures:
+            raise failures.pop()
+        return real(*path)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "listdir", listdir)
+        with pytest.raises(OSError, match="Input/output error"):
+            spool.sweep()
+    assert len(names(tmp_path)) == 1
 
 
 @pytest.fixture
