@@ -165,8 +165,8 @@ class Agent:
             self.status.event(error.reason, str(error))
             self.status.state, self.status.reason = self.active.idle, str(error)
         except RefusedRelease as error:
+            self.state.drop_partial()  # before it is told: who reads it may end the node
             self._refuse(Refuse(release.version, release.digest, error.reason, str(error)))
-            self.state.drop_partial()
         else:
             self._activate(release, engine, catalog)
 
