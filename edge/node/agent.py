@@ -67,18 +67,19 @@ class Agent:
         try:
             seen = self._observe()
             self._act(decide(seen), seen)
+        except (Unreachable, Interrupted) as error:
+            self.origin.failed()
+            self._failed(error.reason, str(error))
         except DiskTrouble as trouble:
             self.origin.failed(longest_s=8 * self.settings.poll_s)
             self.state.clear()
             self.state.drop_partial()
             self.state.sweep(self.active.pointer)
-            self.status.state, self.status.reason = self.active.idle, str(trouble)
-            self.status.event(trouble.reason, str(trouble))
+            self._failed(trouble.reason, str(trouble))
         except Exception as error:  # no thread or process to be had, or a fault of our own: who serves, serves on
             _log.exception("a round failed")
             self.origin.failed(longest_s=8 * self.settings.poll_s)
-            self.status.state, self.status.reason = self.active.idle, f"a round failed: {error!r}; it is tried again"
-            self.status.event("internal_error", self.status.reason)
+            self._failed("internal_error", f"a round failed: {error!r}; it is tried again")
         finally:
             if self._child:
                 self._child.close()
@@ -129,18 +130,20 @@ class Agent:
             self._update(action.release, seen.origin)
         if seen.origin is not None:  # what this round itself put in quarantine is no news
             self._asked = (seen.desired, frozenset(self._refused()))
+        if isinstance(seen.origin, Catalog):  # not before: an update that fails again and again is tried ever later
+            self.origin.answered()
 
     def _look(self, desired: int | None) -> Catalog | Trouble | None:
         """Ask the origin, by a child that stays for the update; None: nothing changed there."""
+        before, self._asked = self._asked, (desired, frozenset(self._refused()))  # however this round ends
         try:
-            if not self.origin.has_news(is_asked=self._asked != (desired, frozenset(self._refused()))):
+            if not self.origin.has_news(is_asked=self._asked != before):
                 return None
             catalog = self._refresh(desired)
         except (Unreachable, Interrupted, RefusedRelease) as error:
             self.origin.failed()
             self.status.event(error.reason, str(error))
             return Trouble(error.reason, str(error), is_refusal=isinstance(error, RefusedRelease))
-        self.origin.answered()
         self.active.saw(catalog)
         return catalog
 
@@ -160,10 +163,6 @@ class Agent:
         self.status.state, self.status.reason, self.status.refused = "updating", f"to release {release.version}", ""
         try:
             engine = self._prepare(release)
-        except (Unreachable, Interrupted) as error:
-            self.origin.failed()
-            self.status.event(error.reason, str(error))
-            self.status.state, self.status.reason = self.active.idle, str(error)
         except RefusedRelease as error:
             self.state.drop_partial()  # before it is told: who reads it may end the node
             self._refuse(Refuse(release.version, release.digest, error.reason, str(error)))
@@ -208,6 +207,10 @@ class Agent:
         self.status.state, self.status.refused = self.active.idle, refused.reason
         self.status.reason = f"{what} was refused: {refused.message}"
         self.status.event(refused.reason, refused.message)
+
+    def _failed(self, reason: str, message: str) -> None:
+        self.status.state, self.status.reason = self.active.idle, message
+        self.status.event(reason, message)
 
     def _refused(self) -> dict[tuple[int, str], str]:
         return {(refusal.version, refusal.digest): refusal.reason for refusal in self.state.refusals()}

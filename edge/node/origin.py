@@ -65,7 +65,7 @@ class Origin:
         return is_asked or self._seen != self._checked or self._clock() >= self._full_check_at
 
     def answered(self) -> None:
-        """The full check came to an end, whatever it said about releases."""
+        """The full check came to an end, and so did what it gave rise to, whatever became of that."""
         self._failures, self._quiet_until, self._checked = 0, 0.0, self._seen
         self._full_check_at = self._clock() + FULL_CHECK_S * self._uniform(*SPREAD)
 

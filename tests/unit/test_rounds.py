@@ -2,14 +2,109 @@
 
 import errno
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from edge.node import agent as module
 from edge.node.agent import Agent, Settings
+from edge.node.catalog import Catalog, Unreachable
+from edge.node.child import Interrupted
+from edge.node.disk import DiskTrouble
+from edge.node.origin import Origin
 from edge.node.serving import Serving
-from edge.node.state import State
+from edge.node.state import Release, State
+
+DIGEST = "1" * 64
+FULL = DiskTrouble.of(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "nothing can be fetched")
+
+
+class FailingChild:
+    """A child whose origin lists release 1, and whose download (or, if told so, whose look) fails."""
+
+    looks = fetches = 0
+    error: Exception = FULL
+    fails_at = "fetch"
+
+    def __init__(self, *arguments: object, **options: object) -> None:
+        """No process."""
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+    def refresh(self, *arguments: object, **options: object) -> Catalog:
+        FailingChild.looks += 1
+        if self.fails_at == "refresh":
+            raise self.error
+        return Catalog(1, 0, {1: DIGEST}, {})
+
+    def fetch(self, release: Release, folder: Path) -> None:
+        FailingChild.fetches += 1
+        raise self.error
+
+
+class Rounds:
+    """An agent that wants release 1, on a clock that the test turns; a look is due every second."""
+
+    def __init__(self, folder: Path) -> None:
+        (folder / "releases" / "metadata").mkdir(parents=True)
+        (folder / "releases" / "metadata" / "timestamp.json").write_text("{}")
+        self.now = 0.0
+        self.state, self.serving = State(folder / "state"), Serving()
+        settings = Settings("node", "tiny", str(folder / "releases"), b"", None, 1, poll_s=1.0)
+        self.agent = Agent(settings, self.state, self.serving)
+        self.agent.origin = Origin(settings.releases, 1.0, clock=lambda: self.now, uniform=lambda low, high: 1.0)
+
+    def tries(self, seconds: int) -> list[int]:
+        """The seconds, counted from now, in which something was tried; ten rounds in each."""
+        found = []
+        for second in range(seconds):
+            before = FailingChild.looks
+            for _ in range(10):
+                self.agent.step()
+            if FailingChild.looks > before:
+                assert FailingChild.looks == before + 1, "in one second"
+                found.append(second)
+            self.now += 1.0
+        return found
+
+
+@pytest.fixture
+def rounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rounds]:
+    monkeypatch.setattr(module, "Child", FailingChild)
+    for name, value in (("looks", 0), ("fetches", 0), ("error", FULL), ("fails_at", "fetch")):
+        monkeypatch.setattr(FailingChild, name, value)
+    one = Rounds(tmp_path)
+    yield one
+    one.serving.close()
+    one.state.close()
+
+
+@pytest.mark.parametrize("fails_at", ["fetch", "refresh"])
+def test_a_full_disk_is_tried_again_after_a_pause_and_later_each_time(
+    rounds: Rounds, fails_at: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What arrived is gone each time: a node that tried with every look would download for ever."""
+    monkeypatch.setattr(FailingChild, "fails_at", fails_at)
+    assert rounds.tries(24) == [0, 1, 3, 7, 15, 23], "at most eight looks apart: space comes back unannounced"
+    assert FailingChild.fetches == (6 if fails_at == "fetch" else 0)
+    assert rounds.agent.status.last_event["reason"] == "disk_full"
+
+
+@pytest.mark.parametrize("error", [Unreachable("no file"), Interrupted("the child ended"), ValueError("a fault")])
+def test_a_download_that_fails_is_tried_later_each_time(
+    rounds: Rounds, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FailingChild, "error", error)
+    assert rounds.tries(8) == [0, 1, 3, 7]
+
+
+def test_another_wish_does_not_wait_for_the_pause_after_a_failure(rounds: Rounds) -> None:
+    assert rounds.tries(4) == [0, 1, 3]
+    rounds.agent.settings = Settings("node", "tiny", rounds.agent.settings.releases, b"", None, 2, poll_s=1.0)
+    assert rounds.tries(2) == [0]
+    assert rounds.agent.status.refused == "not_listed"
 
 
 def test_a_machine_that_starts_no_process_is_an_event(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
