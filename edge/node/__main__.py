@@ -22,6 +22,7 @@ import uvloop
 
 from edge.node.access import access_of, add_options, address
 from edge.node.agent import Agent, Settings
+from edge.node.feedback import Feedback
 from edge.node.feedback import add_options as add_feedback_options
 from edge.node.feedback import from_options as feedback_from
 from edge.node.http_server import HttpServer
@@ -69,7 +70,46 @@ def _parser() -> argparse.ArgumentParser:
 
 
 async def _run(options: argparse.Namespace) -> None:
-    access = access_of(options)
+    access, settings = access_of(options), _settings(options)
+    serving, metrics, decoder = Serving(), Metrics(), Decoder()
+    failpoint = _failpoint(os.environ.get("EDGEDISTILL_FAILPOINT", ""))
+    state = State(options.state, failpoint)
+    if options.forget is not None:
+        state.forget(options.forget)
+    agent = Agent(settings, state, serving, failpoint)
+    metrics.watch(agent)
+    feedback = _feedback(options, agent, metrics)
+    # All that can fail by itself comes before the boot, which is counted until the release has proven itself.
+    listener = _listen(options.listen, options.http_port)
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, _stop, agent, stopping)
+    async with contextlib.AsyncExitStack() as ending:  # the last one first
+        ending.callback(decoder.close)
+        booting = asyncio.create_task(asyncio.to_thread(agent.boot))
+        ending.push_async_callback(_close, agent, booting)
+        ending.callback(serving.close)
+        await asyncio.sleep(0)
+        from edge.node.server_grpc import start as start_grpc  # 0.15 s of imports, while the student is compiled
+
+        await booting
+        if stopping.is_set():
+            return
+        feedback.start()
+        ending.callback(feedback.stop)
+        inference = Inference(serving, decoder)
+        grpc_address = address(options.listen, options.grpc_port)
+        grpc_server, grpc_port = await start_grpc(inference, metrics, access, grpc_address)
+        ending.push_async_callback(grpc_server.stop, 5)
+        http = HttpServer(build_app(agent, inference, access, metrics), gate=gate(access))
+        await http.start(listener, access.tls)
+        ending.push_async_callback(http.stop)
+        ending.callback(asyncio.create_task(access.watch(options.poll_s)).cancel)
+        _tell(options.listen, listener.getsockname()[1], grpc_port, is_secure=access.tls is not None)
+        await _rounds(agent, stopping)
+
+
+def _settings(options: argparse.Namespace) -> Settings:
     if options.root is None:
         raise NodeError("no root of trust is given; copy the operator's 1.root.json here and give --root FILE")
     try:
@@ -78,55 +118,33 @@ async def _run(options: argparse.Namespace) -> None:
         raise NodeError(
             f"the root of trust {options.root} cannot be read: {error.strerror}; give --root FILE"
         ) from error
-    settings = Settings(
+    return Settings(
         *(options.node_name, options.name, options.releases, root, options.version_file, options.version),
         poll_s=options.poll_s,
         ca=options.ca,
         memory_bytes=options.update_memory_mb << 20,
     )
-    serving, metrics, decoder = Serving(), Metrics(), Decoder()
-    inference = Inference(serving, decoder)
-    failpoint = _failpoint(os.environ.get("EDGEDISTILL_FAILPOINT", ""))
-    state = State(options.state, failpoint)
-    if options.forget is not None:
-        state.forget(options.forget)
-    agent = Agent(settings, state, serving, failpoint)
-    metrics.watch(agent)
-    booting = asyncio.create_task(asyncio.to_thread(agent.boot))
-    await asyncio.sleep(0)
-    from edge.node.server_grpc import start as start_grpc  # 0.15 s of imports, while the student is compiled
 
-    await booting
-    feedback = feedback_from(options, serving, agent.status.event)
+
+def _feedback(options: argparse.Namespace, agent: Agent, metrics: Metrics) -> Feedback:
+    feedback = feedback_from(options, agent.serving, agent.status.event)
     agent.also = feedback.shown
     metrics.registry.register(feedback)
-    serving.observers.append(feedback.observe)
-    feedback.start()
-    stopping = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, _stop, agent, stopping)
-    listener = _listen(options.listen, options.http_port)
-    grpc_server, grpc_port = await start_grpc(inference, metrics, access, address(options.listen, options.grpc_port))
-    http = HttpServer(build_app(agent, inference, access, metrics), gate=gate(access))
-    await http.start(listener, access.tls)
-    watching = asyncio.create_task(access.watch(options.poll_s))
-    http_port = listener.getsockname()[1]
-    secure = "s" if access.tls else ""
-    print(
-        f"serving on http{secure}://{address(options.listen, http_port)}"
-        f" grpc{secure}://{address(options.listen, grpc_port)}",
-        flush=True,
-    )
-    try:
-        await _rounds(agent, stopping)
-    finally:
-        watching.cancel()
-        await http.stop()
-        await grpc_server.stop(5)
-        feedback.stop()
-        serving.close()
+    agent.serving.observers.append(feedback.observe)
+    return feedback
+
+
+async def _close(agent: Agent, booting: "asyncio.Task[None]") -> None:
+    """Who is told to end, or finds its port taken, has not died; a boot that raised may be the release's fault."""
+    await asyncio.wait([booting])  # it writes the pointer, too
+    if booting.exception() is None:
         agent.active.close()
-        decoder.close()
+
+
+def _tell(host: str, http_port: int, grpc_port: int, *, is_secure: bool) -> None:
+    secure = "s" if is_secure else ""
+    http, grpc = address(host, http_port), address(host, grpc_port)
+    print(f"serving on http{secure}://{http} grpc{secure}://{grpc}", flush=True)
 
 
 def _stop(agent: Agent, stopping: asyncio.Event) -> None:
