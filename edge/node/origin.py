@@ -4,6 +4,7 @@ timestamp.json is only a hint whether to start the child that verifies. An origi
 update by FULL_CHECK_S; it cannot make a node believe anything.
 """
 
+import contextlib
 import http.client
 import random
 import socket
@@ -20,7 +21,7 @@ FULL_CHECK_S = 600.0  # the child verifies at least this often, hint or not
 LONGEST_PAUSE_S = 300.0  # between two questions to an origin that does not answer
 SPREAD = (0.5, 1.5)  # a pause is its nominal length times a random number: nodes that start together drift apart
 LIMIT_BYTES = 64 << 10
-TIMEOUT_S = 10.0  # of the whole look, connection and all
+TIMEOUT_S = 10.0  # to connect to one address, to agree on TLS, and again for the whole answer
 
 
 class Origin:
@@ -90,7 +91,7 @@ class Origin:
             raise Unreachable(f"the origin does not answer: {why}") from error
 
     def _get(self, url: str) -> bytes:
-        """One GET that follows no redirect. A thread ends it in time, however slowly the other side drips."""
+        """One GET that follows no redirect."""
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port
         connection: http.client.HTTPConnection
@@ -99,22 +100,37 @@ class Origin:
             connection = http.client.HTTPSConnection(host, port, timeout=TIMEOUT_S, context=context)
         else:
             connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT_S)
-        deadline = threading.Timer(TIMEOUT_S, _cut, [connection])
-        deadline.daemon = True
-        deadline.start()
         try:
-            connection.request("GET", parts.path, headers={"Connection": "close"})
-            answer = connection.getresponse()
-            if 300 <= answer.status < 400:
-                raise Unreachable("the origin redirects, which is not followed", "redirected")
-            if answer.status != 200:
-                raise Unreachable(f"the origin answered {answer.status} for {parts.path}")
-            return answer.read(LIMIT_BYTES)
+            connection.connect()
+            return _ask(connection, parts.path)
         finally:
-            deadline.cancel()
             connection.close()
 
 
-def _cut(connection: http.client.HTTPConnection) -> None:
-    if connection.sock is not None:
-        connection.sock.shutdown(socket.SHUT_RDWR)
+def _ask(connection: http.client.HTTPConnection, path: str) -> bytes:
+    """The answer on an open connection. A thread ends it in time, however slowly the other side drips."""
+    is_late = threading.Event()
+    # The socket itself: the connection lets go of it with the header of the answer, and changes it for TLS before.
+    deadline = threading.Timer(TIMEOUT_S, _cut, [connection.sock, is_late])
+    deadline.daemon = True
+    deadline.start()
+    try:
+        connection.request("GET", path, headers={"Connection": "close"})
+        answer = connection.getresponse()
+        if 300 <= answer.status < 400:
+            raise Unreachable("the origin redirects, which is not followed", "redirected")
+        if answer.status != 200:
+            raise Unreachable(f"the origin answered {answer.status} for {path}")
+        data = answer.read(LIMIT_BYTES)
+    finally:
+        deadline.cancel()
+    if is_late.is_set():  # what arrived looks like an answer that ended
+        raise TimeoutError(f"its answer took more than {TIMEOUT_S:.0f} s")
+    return data
+
+
+def _cut(line: socket.socket, is_late: threading.Event) -> None:
+    is_late.set()
+    with contextlib.suppress(OSError):  # it has just ended by itself
+        # The socket's own method: TLS's would take the encryption away from under the thread that reads.
+        socket.socket.shutdown(line, socket.SHUT_RDWR)
