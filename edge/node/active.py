@@ -99,11 +99,12 @@ class Active:
     def look_after_probation(self) -> None:
         """End it when its time is over; leave the release at once when its answers fail."""
         if self.is_failing():
-            self._revert("failing", f"{self._failures()} answers of the release failed on probation")
+            message = f"{self._failures()} answers of the release failed on probation"
+            self._revert("failing", message)
             self.serve_stored()
-            if self.pointer.active is None:
+            if self.pointer.active != self.release:  # there is none before, or it cannot be had just now
                 self.serving.swap(None)  # alive and not ready is better than wrong
-                self.status.state = "waiting"
+                self.status.state, self.status.reason = "waiting", message
         elif self.pointer.probation and time.monotonic() - self._served_since > PROBATION_S:
             self._remember(replace(self.pointer, probation=False, unfinished_starts=0))
 
