@@ -39,6 +39,11 @@ class Active:
         """The state of a node that does nothing else."""
         return "serving" if self.serving.engine else "waiting"
 
+    @property
+    def on_probation(self) -> bool:
+        """What is answered from has not yet proven itself; the one before has, while the active one cannot be had."""
+        return self.pointer.probation and self.pointer.active == self.release
+
     def boot(self) -> None:
         """Serve what was served, without network and whatever the clock says; the previous release if that fails."""
         pointer = self.pointer
@@ -59,6 +64,8 @@ class Active:
         if self.pointer.active and self.pointer.active == self.release:
             return
         for release in filter(None, (self.pointer.active, self.pointer.previous)):
+            if release == self.release:  # the previous one, while the active one cannot be had
+                break
             try:
                 self._serve(release)
             except OSError as error:  # the disk's fault, not the release's: it is fetched again
@@ -105,7 +112,7 @@ class Active:
             if self.pointer.active != self.release:  # there is none before, or it cannot be had just now
                 self.serving.swap(None)  # alive and not ready is better than wrong
                 self.status.state, self.status.reason = "waiting", message
-        elif self.pointer.probation and time.monotonic() - self._served_since > PROBATION_S:
+        elif self.on_probation and time.monotonic() - self._served_since > PROBATION_S:
             self._remember(replace(self.pointer, probation=False, unfinished_starts=0))
 
     def refuse(self, version: int, digest: str, reason: str, message: str) -> None:
@@ -141,7 +148,7 @@ class Active:
 
     def _failures(self) -> int:
         engine = self.serving.engine
-        return self.serving.failures_since(engine) if engine and self.pointer.probation else 0
+        return self.serving.failures_since(engine) if engine and self.on_probation else 0
 
     def _revert(self, reason: str, message: str, *, is_its_fault: bool = True) -> None:
         """Leave the active release for the previous one, and never try it again, unless the disk spoiled it."""

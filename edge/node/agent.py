@@ -88,12 +88,12 @@ class Agent:
 
     def pause_s(self) -> float:
         """Until the next round; short while the active release has to prove itself."""
-        return min(self.origin.pause_s(), PROBATION_LOOK_S if self.active.pointer.probation else float("inf"))
+        return min(self.origin.pause_s(), PROBATION_LOOK_S if self.active.on_probation else float("inf"))
 
     def describe(self) -> dict[str, Any]:
         """The JSON of /status."""
         pointer, engine = self.active.pointer, self.serving.engine
-        is_on_probation = self.status.state == "serving" and pointer.probation
+        is_on_probation = self.status.state == "serving" and self.active.on_probation
         return {
             "node": self.settings.node,
             "state": "probation" if is_on_probation else self.status.state,

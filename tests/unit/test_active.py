@@ -103,3 +103,36 @@ def test_a_failing_release_gives_way_to_the_one_before(node: Node) -> None:
     node.fail()
     node.agent.step()
     assert node.shown() == ("serving", 1)
+
+
+@pytest.mark.parametrize("is_read", [False, True])
+def test_a_release_that_cannot_be_had_is_tried_each_round_but_the_one_before_is_loaded_once(
+    node: Node, is_read: bool
+) -> None:
+    (NoChild.busy if is_read else node.unreadable).add(2)
+    node.agent.boot()
+    for _ in range(4):
+        node.agent.step()
+    assert node.shown() == ("serving", 1)
+    assert node.loaded.count(1) == 1
+    assert node.serving.swaps == 1
+    NoChild.busy.clear()
+    node.unreadable.clear()
+    node.agent.step()
+    assert node.shown() == ("probation", 2)
+
+
+def test_a_release_is_not_held_to_what_the_one_before_it_answers(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    node.unreadable.add(2)
+    node.agent.boot()
+    node.fail()
+    node.agent.step()
+    assert node.state.refusals() == (), "release 1 failed"
+    monkeypatch.setattr(module, "PROBATION_S", -1.0)
+    node.agent.step()
+    assert node.agent.active.pointer.probation, "release 2 has not answered yet"
+    node.unreadable.clear()
+    node.agent.step()
+    node.agent.step()
+    assert node.shown() == ("serving", 2)
+    assert not node.agent.active.pointer.probation
