@@ -118,6 +118,8 @@ class Agent:
         active = self.active.release
         is_looking = follow or (desired is not None and not (active and active.version == desired))
         origin = self._look(desired) if is_looking else None
+        if not is_looking:
+            self._asked = None  # another wish, later, is news again: /status has lost what was said of it
         return Observation(self.settings.name, desired, follow, active, origin, self._refused())
 
     def _act(self, action: object, seen: Observation) -> None:

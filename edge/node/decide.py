@@ -28,7 +28,7 @@ class Observation:
     follow_latest: bool  # no version file: the newest release is wanted
     active: Release | None
     origin: Catalog | Trouble | None  # None: nothing is known to have changed since the last look
-    refused: Mapping[tuple[int, str], str]  # (version, digest) in quarantine -> slug of the reason
+    refused: Mapping[tuple[int, str], str]  # (version, digest) in quarantine -> slug of the reason; oldest first
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Keep:
 
     state: str
     reason: str
-    refused: str = ""  # slug, when the wanted release is in quarantine
+    refused: str = ""  # slug, when the wanted release is in quarantine, as far as is known
 
 
 @dataclass(frozen=True)
@@ -78,10 +78,20 @@ def decide(seen: Observation) -> Action:
         wanted = f"release {seen.desired}" if seen.desired else "the newest release"
         if seen.origin.is_refusal:
             return Refuse(seen.desired or 0, "", seen.origin.reason, seen.origin.message)
-        return Keep(idle, f"{wanted} is wanted; {seen.origin.message}")
+        return Keep(idle, f"{wanted} is wanted; {seen.origin.message}", refused=_known_refusal(seen))
     if seen.desired is None:
         return _newest(seen, seen.origin, idle)
     return _desired(seen, seen.origin, seen.desired, idle)
+
+
+def _known_refusal(seen: Observation) -> str:
+    """Why the wanted version was refused, as far as that holds without the origin's word: the last of its digests."""
+    reasons = [
+        reason
+        for (version, digest), reason in seen.refused.items()
+        if version == seen.desired and digest and reason not in PASSING
+    ]
+    return reasons[-1] if reasons else ""
 
 
 def _desired(seen: Observation, catalog: Catalog, wanted: int, idle: str) -> Action:

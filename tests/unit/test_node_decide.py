@@ -54,6 +54,34 @@ TABLE: dict[str, tuple[Observation, Action]] = {
         seen(desired=3, origin=FORGED),
         Refuse(3, "", "bad_signature", "the list is not signed"),
     ),
+    "another is wanted, no answer, it is in quarantine": (
+        seen(desired=3, origin=SILENT, refused={(3, ""): "not_listed", (3, D[3]): "failing"}),
+        Keep("serving", "release 3 is wanted; the origin does not answer", refused="failing"),
+    ),
+    "another is wanted, no answer, it is in quarantine, nothing served": (
+        seen(desired=3, origin=SILENT, active=None, refused={(3, D[3]): "died"}),
+        Keep("waiting", "release 3 is wanted; the origin does not answer", refused="died"),
+    ),
+    "another is wanted, no answer, two of its number are in quarantine: the last one": (
+        seen(desired=3, origin=SILENT, refused={(3, D[4]): "crashed", (3, D[3]): "failing"}),
+        Keep("serving", "release 3 is wanted; the origin does not answer", refused="failing"),
+    ),
+    "another is wanted, no answer, others are in quarantine": (
+        seen(desired=3, origin=SILENT, refused={(4, D[4]): "failing"}),
+        Keep("serving", "release 3 is wanted; the origin does not answer"),
+    ),
+    "another is wanted, no answer, what was wrong may be mended": (
+        seen(desired=3, origin=SILENT, refused={(3, D[3]): "wrong_digest", (3, D[4]): "below_minimum"}),
+        Keep("serving", "release 3 is wanted; the origin does not answer"),
+    ),
+    "another is wanted, no answer, no certain bytes were refused": (
+        seen(desired=3, origin=SILENT, refused={(3, ""): "not_listed"}),
+        Keep("serving", "release 3 is wanted; the origin does not answer"),
+    ),
+    "another is wanted, unknown yet, it is in quarantine": (
+        seen(desired=3, refused={(3, D[3]): "failing"}),
+        Wait(),  # what the last look said of it is shown
+    ),
     "a newer one is wanted": (seen(desired=3, origin=ALL), Activate(Release("tiny", 3, D[3]))),
     "an older one is wanted: a legal revert": (seen(desired=1, origin=ALL), Activate(Release("tiny", 1, D[1]))),
     "the first one": (seen(desired=1, origin=ALL, active=None), Activate(Release("tiny", 1, D[1]))),
@@ -100,6 +128,10 @@ TABLE: dict[str, tuple[Observation, Action]] = {
     "newest: nothing new": (seen(follow=True), Wait()),
     "newest: no answer": (
         seen(follow=True, origin=SILENT),
+        Keep("serving", "the newest release is wanted; the origin does not answer"),
+    ),
+    "newest: no answer, the newest known is in quarantine": (
+        seen(follow=True, origin=SILENT, refused={(3, D[3]): "died"}),
         Keep("serving", "the newest release is wanted; the origin does not answer"),
     ),
     "newest: the list is refused": (

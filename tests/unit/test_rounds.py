@@ -14,7 +14,7 @@ from edge.node.child import Interrupted
 from edge.node.disk import DiskTrouble
 from edge.node.origin import Origin
 from edge.node.serving import Serving
-from edge.node.state import Release, State
+from edge.node.state import Refusal, Release, State
 
 DIGEST = "1" * 64
 FULL = DiskTrouble.of(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "nothing can be fetched")
@@ -48,11 +48,13 @@ class Rounds:
     """An agent that wants release 1, on a clock that the test turns; a look is due every second."""
 
     def __init__(self, folder: Path) -> None:
-        (folder / "releases" / "metadata").mkdir(parents=True)
-        (folder / "releases" / "metadata" / "timestamp.json").write_text("{}")
+        self.hint, self.wanted = folder / "releases" / "metadata" / "timestamp.json", folder / "wanted"
+        self.hint.parent.mkdir(parents=True)
+        self.hint.write_text("{}")
+        self.wanted.write_text("1")
         self.now = 0.0
         self.state, self.serving = State(folder / "state"), Serving()
-        settings = Settings("node", "tiny", str(folder / "releases"), b"", None, 1, poll_s=1.0)
+        settings = Settings("node", "tiny", str(folder / "releases"), b"", self.wanted, 0, poll_s=1.0)
         self.agent = Agent(settings, self.state, self.serving)
         self.agent.origin = Origin(settings.releases, 1.0, clock=lambda: self.now, uniform=lambda low, high: 1.0)
 
@@ -102,9 +104,27 @@ def test_a_download_that_fails_is_tried_later_each_time(
 
 def test_another_wish_does_not_wait_for_the_pause_after_a_failure(rounds: Rounds) -> None:
     assert rounds.tries(4) == [0, 1, 3]
-    rounds.agent.settings = Settings("node", "tiny", rounds.agent.settings.releases, b"", None, 2, poll_s=1.0)
+    rounds.wanted.write_text("2")
     assert rounds.tries(2) == [0]
     assert rounds.agent.status.refused == "not_listed"
+
+
+@pytest.mark.parametrize("is_away", [False, True])
+def test_a_refused_release_that_is_wanted_again_is_told_as_refused_again(rounds: Rounds, is_away: bool) -> None:
+    """Nothing is new at the origin, but /status has lost the word since."""
+    rounds.state.quarantine(Refusal(1, DIGEST, "crashed", "the release ended its trial"))
+    if is_away:
+        rounds.hint.unlink()
+    rounds.agent.step()
+    assert rounds.agent.status.refused == "crashed"
+    rounds.wanted.unlink()
+    rounds.agent.step()
+    assert rounds.agent.status.refused == ""
+    rounds.wanted.write_text("1")
+    for _ in range(3):
+        rounds.agent.step()
+        assert rounds.agent.status.refused == "crashed"
+    assert FailingChild.fetches == 0
 
 
 def test_a_machine_that_starts_no_process_is_an_event(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
