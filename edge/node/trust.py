@@ -35,7 +35,7 @@ from edgedistill.storage import digest
 
 ROLES = ("timestamp", "snapshot", "targets")  # whose keys the root names; `releases` has its keys from targets
 LIMITS = UpdaterConfig(
-    max_root_rotations=64,  # in one refresh; a node that was away longer takes the next ones with its next look
+    max_root_rotations=256,  # in a repository's life: each refresh counts from the operator's first root on
     root_max_length=64 << 10,
     timestamp_max_length=16 << 10,
     snapshot_max_length=64 << 10,

@@ -78,6 +78,21 @@ def test_a_role_gets_another_key_and_nodes_follow(place: Place, role: str, lost:
     place.check()
 
 
+def test_nodes_follow_more_roots_than_a_fleet_ever_sees(place: Place) -> None:
+    """One that has looked before and one with nothing but the first root, which is where both begin."""
+    head = read_head(place.store)
+    own, content = [read_key(path) for path in key_files(place.keys, "root")], head.root.signed
+    for _ in range(100):
+        content.version += 1
+        path = place.folder / "store" / "releases" / "metadata" / f"{content.version}.root.json"
+        path.write_bytes(signing_metadata.signed(content, own))
+    rotate_key(place.store, place.keys, "timestamp")
+    place.check()
+    trusted, highest = place.look(place.highest, place.trusted)
+    rotate_key(place.store, place.keys, "timestamp")
+    place.look(highest, trusted)
+
+
 class _Killed(BaseException):
     """As kill -9 would end the publisher."""
 
