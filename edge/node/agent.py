@@ -130,7 +130,8 @@ class Agent:
         elif isinstance(action, Activate):
             assert isinstance(seen.origin, Catalog)  # a release can only be chosen from a catalog
             self._update(action.release, seen.origin)
-        if seen.origin is not None:  # what this round itself put in quarantine is no news
+        # What this round itself put in quarantine is no news, unless an older release may now be the newest good one.
+        if seen.origin is not None and not seen.follow_latest:
             self._asked = (seen.desired, frozenset(self._refused()))
         if isinstance(seen.origin, Catalog):  # not before: an update that fails again and again is tried ever later
             self.origin.answered()

@@ -113,17 +113,14 @@ def _newest(seen: Observation, catalog: Catalog, idle: str) -> Action:
     allowed = sorted((v for v in catalog.releases if v >= catalog.minimum_version), reverse=True)
     if not allowed:
         return Keep(idle, "no release yet")
-    reason = refused = ""
-    for version in allowed:
-        digest = catalog.releases[version]
-        if seen.active and version <= seen.active.version:
-            break
-        slug = seen.refused.get((version, digest), "")
-        if not slug or slug in PASSING:
-            return Activate(Release(seen.name, version, digest))
-        if not refused:
-            reason, refused = f"release {version} is in quarantine: {slug}", slug
+    newer = [version for version in allowed if not (seen.active and version <= seen.active.version)]
+    slugs = {version: seen.refused.get((version, catalog.releases[version]), "") for version in newer}
+    # An older one that was not tried comes before a newer one whose copy at the origin may have been mended.
+    for version in sorted(newer, key=lambda one: slugs[one] != ""):
+        if not slugs[version] or slugs[version] in PASSING:
+            return Activate(Release(seen.name, version, catalog.releases[version]))
     if seen.active and (listed := catalog.releases.get(seen.active.version)) not in (None, seen.active.digest):
         message = f"release {seen.active.version} is listed with other bytes than this node holds: {str(listed)[:12]}"
         return Refuse(seen.active.version, str(listed), "changed_release", message)
-    return Keep(idle, reason, refused=refused)
+    refused = slugs[newer[0]] if newer else ""
+    return Keep(idle, f"release {newer[0]} is in quarantine: {refused}" if newer else "", refused=refused)

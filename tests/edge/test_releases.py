@@ -87,6 +87,15 @@ def test_an_older_list_of_releases_is_refused_even_after_the_nodes_own_was_damag
     assert status["active"]["version"] == 2
 
 
+def test_a_new_node_whose_newest_release_is_bad_serves_the_one_before(
+    publisher: Publisher, start_node: StartNode
+) -> None:
+    publisher.publish(seed=1)
+    publisher.publish(seed=2, change=_wrong_answers)
+    status = start_node().wait_version(1)
+    assert [refusal["version"] for refusal in status["quarantined"]] == [2]
+
+
 def test_a_damaged_copy_is_taken_once_it_is_mended(publisher: Publisher, start_node: StartNode, tmp_path: Path) -> None:
     """The damage is the mirror's, not the release's. Not so a release that is bad: it stays in quarantine."""
     publisher.publish(seed=1)

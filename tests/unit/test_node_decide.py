@@ -125,6 +125,18 @@ TABLE: dict[str, tuple[Observation, Action]] = {
         seen(desired=3, origin=ALL, refused={(3, D[4]): "wrong_answer"}),
         Activate(Release("tiny", 3, D[3])),
     ),
+    "newest: it is bad, and nothing is served: the one before": (
+        seen(follow=True, active=None, origin=listed(1, 2), refused={(2, D[2]): "wrong_answer"}),
+        Activate(Release("tiny", 1, D[1])),
+    ),
+    "newest: its copy is damaged, and nothing is served: the one before": (
+        seen(follow=True, active=None, origin=listed(1, 2), refused={(2, D[2]): "wrong_digest"}),
+        Activate(Release("tiny", 1, D[1])),
+    ),
+    "newest: its copy was damaged": (
+        seen(follow=True, origin=ALL, refused={(3, D[3]): "wrong_digest"}),
+        Activate(Release("tiny", 3, D[3])),
+    ),
     "newest: nothing new": (seen(follow=True), Wait()),
     "newest: no answer": (
         seen(follow=True, origin=SILENT),
