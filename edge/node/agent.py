@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -130,11 +130,17 @@ class Agent:
         elif isinstance(action, Activate):
             assert isinstance(seen.origin, Catalog)  # a release can only be chosen from a catalog
             self._update(action.release, seen.origin)
-        # What this round itself put in quarantine is no news, unless an older release may now be the newest good one.
-        if seen.origin is not None and not seen.follow_latest:
+        if seen.origin is not None and not self._is_another_left(seen):  # what this round refused itself is no news
             self._asked = (seen.desired, frozenset(self._refused()))
         if isinstance(seen.origin, Catalog):  # not before: an update that fails again and again is tried ever later
             self.origin.answered()
+
+    def _is_another_left(self, seen: Observation) -> bool:
+        """Whether an older release that was never tried is now the newest good one."""
+        refused = self._refused()
+        after = decide(replace(seen, refused=refused))
+        is_other = isinstance(after, Activate) and (after.release.version, after.release.digest) not in refused
+        return is_other and seen.follow_latest and seen.active == self.active.release
 
     def _look(self, desired: int | None) -> Catalog | Trouble | None:
         """Ask the origin, by a child that stays for the update; None: nothing changed there."""
