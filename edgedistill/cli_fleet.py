@@ -1,6 +1,7 @@
 """`edgedistill fleet ...`: the edge nodes of a cluster."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -26,11 +27,11 @@ def fleet(context: click.Context, release: str, namespace: str) -> None:
 @fleet.command()
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 @click.pass_obj
-def status(place: Any, as_json: bool) -> None:
+def status(connect: Callable[[], Any], as_json: bool) -> None:
     """Each node's release and state, and where the rollout stands."""
     from edge.rollout.watch import look
 
-    document = look(place()).document()
+    document = look(connect()).document()
     if as_json:
         click.echo(json.dumps(document, indent=2, sort_keys=True))
         return
@@ -45,17 +46,17 @@ def status(place: Any, as_json: bool) -> None:
 @fleet.command("wait")
 @click.option("--timeout", "timeout_s", default=1800.0, show_default=True, help="Seconds.")
 @click.pass_obj
-def wait_for_fleet(place: Any, timeout_s: float) -> None:
+def wait_for_fleet(connect: Callable[[], Any], timeout_s: float) -> None:
     """Wait until the newest target is out; an error when it was stopped."""
     from edge.rollout.watch import wait
 
-    click.echo(wait(place(), timeout_s=timeout_s))
+    click.echo(wait(connect(), timeout_s=timeout_s))
 
 
 @fleet.command("stop")
 @click.pass_obj
-def stop_fleet(place: Any) -> None:
+def stop_fleet(connect: Callable[[], Any]) -> None:
     """Stop the rollout that is under way, and send its nodes back."""
     from edge.rollout.watch import stop
 
-    click.echo(stop(place()))
+    click.echo(stop(connect()))

@@ -137,10 +137,11 @@ class Agent:
 
     def _is_another_left(self, seen: Observation) -> bool:
         """Whether an older release that was never tried is now the newest good one."""
+        if not seen.follow_latest or seen.active != self.active.release:
+            return False
         refused = self._refused()
         after = decide(replace(seen, refused=refused))
-        is_other = isinstance(after, Activate) and (after.release.version, after.release.digest) not in refused
-        return is_other and seen.follow_latest and seen.active == self.active.release
+        return isinstance(after, Activate) and (after.release.version, after.release.digest) not in refused
 
     def _look(self, desired: int | None) -> Catalog | Trouble | None:
         """Ask the origin, by a child that stays for the update; None: nothing changed there."""

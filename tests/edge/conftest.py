@@ -164,6 +164,14 @@ class NodeProcess:
         return self.process.communicate(timeout=20)[1]
 
 
+def until(condition: Callable[[], object]) -> None:
+    """Wait for what another thread brings about; 20 s at most."""
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def node_arguments(publisher: Publisher, state: Path) -> list[str]:
     """What every node is told: where the releases are, whom to trust, any free ports."""
     return [

@@ -25,7 +25,7 @@ from edge.node.spool import REQUEST, Limits, Spool, waiting
 from edgedistill.bundle import write_bundle
 from edgedistill.images import encode_png
 from edgedistill.inference import Student
-from tests.edge.conftest import CLASSES, SIZE, pictures, tiny_model
+from tests.edge.conftest import CLASSES, SIZE, pictures, tiny_model, until
 from tests.edge.faulty_disk import LOOKS, unreadable
 
 SECRET = b"SECRET-52.5200N-13.4050E"
@@ -79,13 +79,6 @@ def feedback(tmp_path: Path, engine: Engine, *, per_day: int = 100, limit: float
     made = Feedback(holder, Drift(limit), lambda reason, message: None, spool, sending)
     threading.Thread(target=made._work, daemon=True).start()
     return made
-
-
-def until(condition: object) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def about(one: object) -> dict[str, object]:

@@ -1,21 +1,13 @@
 """The thread that sends: it outlives a disk that fails, and comes later after failures."""
 
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from edge.node.sender import Sender, Sending, pause_after
 from edge.node.spool import Limits, Spool
+from tests.edge.conftest import until
 from tests.edge.faulty_disk import LOOKS, unreadable
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("call", LOOKS)
