@@ -1,26 +1,14 @@
-"""Students of real pipeline runs, served to the testbed's nodes by a real web server."""
+"""Students of real pipeline runs on a fleet of real kubelets."""
 
-import functools
-import json
 import os
-import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from edgedistill.storage import ObjectStore, open_store
-from tests.cluster.testbed.images import EDGE_IMAGE, REPOSITORY
-from tests.cluster.testbed.network import CLOUD_ADDRESS
+from tests.cluster.fleet import CANARY, ONE_WAVE, Fleet, fleet_values
+from tests.cluster.origin import Origin, Press, Releases
 from tests.cluster.testbed.testbed import Testbed
-from tests.pipeline.conftest import COMMAND, Home
-
-CHART = REPOSITORY / "helm" / "student-edge"
 
 
 @pytest.fixture(scope="session")
@@ -31,43 +19,6 @@ def testbed() -> Testbed:
         pytest.fail("the testbed is not up; run: make test-cluster")
     os.environ["KUBECONFIG"] = str(bed.kubeconfig)
     return bed
-
-
-@dataclass
-class Releases:
-    """An embedded home with a few releases, each of a `make pipeline-run` of its own."""
-
-    home: Path
-    name: str = "demo"
-
-    @property
-    def store(self) -> ObjectStore:
-        return open_store(self.home / "store")
-
-    @property
-    def root(self) -> Path:
-        return self.home / "store" / "releases" / "metadata" / "1.root.json"
-
-    @property
-    def keys(self) -> Path:
-        return self.home / "keys"
-
-    def files(self, version: int) -> dict[str, bytes]:
-        """The files of a release, by their names in the bundle."""
-        prefix = f"releases/targets/{self.name}/{version}/"
-        found = {}
-        for key in self.store.list(prefix):
-            folder, _, name = key.removeprefix(prefix).rpartition("/")
-            found[f"{folder}/{name.partition('.')[2]}".lstrip("/")] = self.store.get(key)
-        return found
-
-    def make(self, seed: int) -> dict[str, Any]:
-        """Run the pipeline with another seed and give its record."""
-        arguments = f"ARGS=--home {self.home} --set distill.seed={seed}"
-        command = ["make", "--no-print-directory", "pipeline-run", "PRESET=tiny", arguments]
-        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr[-2000:]
-        return Home(self.home).record()
 
 
 @pytest.fixture(scope="session")
@@ -82,83 +33,38 @@ def releases(tmp_path_factory: pytest.TempPathFactory) -> Releases:
 
 
 @pytest.fixture(scope="session")
-def origin(releases: Releases) -> Iterator[str]:
-    """A web server over releases/ in the cloud's namespace."""
-    handler = functools.partial(_Quiet, directory=str(releases.home / "store" / "releases"))
-    with ThreadingHTTPServer((CLOUD_ADDRESS, 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://{CLOUD_ADDRESS}:{server.server_address[1]}"
-        server.shutdown()
-        thread.join()
-
-
-class _Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
-@dataclass
-class Helm:
-    """The chart on the testbed."""
-
-    testbed: Testbed
-    releases: Releases
-    origin: str
-    name: str = "student-edge"
-
-    def __call__(self, verb: str, *, version: object, wait: bool = False) -> "subprocess.CompletedProcess[str]":
-        """`helm install` or `helm upgrade` to a version; its failure is the caller's to judge."""
-        repository, _, tag = EDGE_IMAGE.rpartition(":")
-        values = {
-            "image": {"repository": repository, "tag": tag, "pullPolicy": "Never"},
-            "release": {"name": self.releases.name, "version": version},
-            "releases": {"url": self.origin},
-            "trust": {"root": self.releases.root.read_text()},
-            "rollout": {
-                "waves": [{"label": {"key": "edgedistill.dev/wave", "value": "canary"}}, {"percent": 100}],
-                "bakeSeconds": 3,
-                "pollSeconds": 1,
-                "wait": wait,
-            },
-            "node": {"pollSeconds": 1},
-        }
-        program = str(self.testbed.folder / "bin" / "helm")
-        command = [program, verb, self.name, str(CHART), "--values", "-", "--timeout", "5m"]
-        return subprocess.run(command, input=json.dumps(values), capture_output=True, text=True, check=False)
-
-    def uninstall(self) -> None:
-        """Take the chart away."""
-        program = str(self.testbed.folder / "bin" / "helm")
-        subprocess.run([program, "uninstall", self.name, "--wait"], check=False, capture_output=True)
+def origin(releases: Releases) -> Iterator[Origin]:
+    """The releases, served in the cloud's network."""
+    server = Origin(releases.folder)
+    yield server
+    server.close()
 
 
 @pytest.fixture(scope="session")
-def helm(testbed: Testbed, releases: Releases, origin: str) -> Iterator[Helm]:
-    """helm, on a fleet with edge-1 as canary; the chart is uninstalled at the end."""
-    testbed.kubectl("label", "--overwrite", "node", "edge-1", "edgedistill.dev/wave=canary")
-    chart = Helm(testbed, releases, origin)
-    yield chart
-    chart.uninstall()
+def press(releases: Releases, tmp_path_factory: pytest.TempPathFactory) -> Press:
+    """Publishes further releases, good and bad."""
+    return Press(releases, tmp_path_factory.mktemp("press"))
 
 
-def fleet(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    """`edgedistill fleet ...`."""
-    command = [COMMAND, "fleet", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
-def fleet_status() -> dict[str, dict[str, Any]]:
-    """Node name -> what `edgedistill fleet status --json` says of it."""
-    done = fleet("status", "--json")
+@pytest.fixture(scope="session")
+def fleet(testbed: Testbed, releases: Releases, origin: Origin) -> Iterator[Fleet]:
+    """Release 1 on all nodes, with edge-1 as canary. Tests share it; each begins with whatever release it serves."""
+    testbed.kubectl("label", "--overwrite", "node", "edge-1", f"{CANARY['key']}={CANARY['value']}")
+    values = fleet_values(releases.name, origin.url, releases.root.read_text())
+    found = Fleet(testbed, "edge-fleet", values, testbed.folder / "bin" / "helm")
+    found.make_namespace()
+    done = found.call("install", version=1, change=ONE_WAVE)
     assert done.returncode == 0, done.stderr
-    return {node["name"]: node for node in json.loads(done.stdout)["nodes"]}
+    found.ended("done")
+    yield found
+    found.call("uninstall", "--wait")
+    testbed.kubectl("delete", "namespace", found.namespace)
 
 
-def pods(testbed: Testbed, component: str) -> dict[str, dict[str, Any]]:
-    """Node name -> its pod of the component."""
-    text = testbed.kubectl("get", "pods", "-l", f"app.kubernetes.io/component={component}", "-o", "json")
-    return {pod["spec"]["nodeName"]: pod for pod in json.loads(text)["items"]}
+@pytest.fixture
+def tell(record_property: Callable[[str, object], None]) -> Callable[[str, str], None]:
+    """Say what was counted: tell("rollout", "3 nodes ..."). Shown after the last test."""
+    return lambda what, sentence: record_property("proof", f"{what}: {sentence}")
 
 
 def eventually(check: Callable[[], bool], what: str, timeout_s: float = 120) -> None:

@@ -74,9 +74,11 @@ def not_finite_above(level: float) -> Spoil:
     )
 
 
-def publish(publisher: Publisher, model: ov.Model, answers: Sequence[Sequence[float]] | None = None) -> int:
+def publish(
+    publisher: Publisher, model: ov.Model, answers: Sequence[Sequence[float]] | None = None, *, name: str = "tiny"
+) -> int:
     """Sign and publish a model as the next version; `answers` (3, K) are its golden ones, its own by default."""
-    version = signing.next_version(publisher.store, "tiny")
+    version = signing.next_version(publisher.store, name)
     folder = publisher.folder / f"bundle-{version}"
     folder.mkdir()
     ov.save_model(model, folder / "m.xml", compress_to_fp16=False)
@@ -85,7 +87,7 @@ def publish(publisher: Publisher, model: ov.Model, answers: Sequence[Sequence[fl
     golden = [[float(x) for x in row] for row in (Student(model).logits(pictures(3)) if answers is None else answers)]
     bundle.write_bundle(
         folder,
-        name="tiny",
+        name=name,
         version=version,
         created="2026-01-01T00:00:00Z",
         model_xml=xml,

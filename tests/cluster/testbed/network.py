@@ -39,7 +39,7 @@ class EdgeNode:
         return f"edt-veth{self.number}"
 
 
-NODES = (EdgeNode("edge-1", 1), EdgeNode("edge-2", 2))
+NODES = (EdgeNode("edge-1", 1), EdgeNode("edge-2", 2), EdgeNode("edge-3", 3))
 
 
 def make_network() -> None:
