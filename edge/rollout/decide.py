@@ -12,6 +12,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+STATES = ("rolling", "baking", "done", "stopped")
+
 
 @dataclass(frozen=True)
 class Wave:
@@ -34,6 +36,8 @@ class Target:
     away_percent: float  # of the fleet; with more nodes away no new wave opens
     silence_s: float  # a ready node whose pod does not answer for so long has failed
     deadline_s: float  # a wave that is not finished after so long: its unfinished nodes have failed
+    runtime: str  # names the template of the node pods; empty: whatever pod there is will do
+    is_tls: bool  # the nodes' ports speak TLS
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,9 @@ class NodeView:
     desired: int | None  # version that it was told
     state: str  # of its /status
     refused: str  # why it refuses the desired version; empty: it does not
+    runtime: str = ""  # of its pod's template; empty: no pod
+    is_ready: bool = True  # its pod
+    trouble: str = ""  # why its pod does not run, when that is not just its start
 
 
 @dataclass(frozen=True)
@@ -60,7 +67,7 @@ class Progress:
     wave: int
     since: float  # unix seconds: the wave opened
     baking_since: float | None
-    state: str  # rolling, baking, done, stopped
+    state: str  # of STATES
     reason: str
 
     def is_of(self, target: Target) -> bool:

@@ -6,24 +6,21 @@ holds the progress, so both move in one write, by compare-and-swap on the resour
 """
 
 import json
-import time
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
-import httpx
 import urllib3
 from kubernetes import client, config
 
 from edge.rollout.decide import Decision, NodeView, Progress, Target, Wave
+from edge.rollout.nodes import Asker, FarAsker, Looker, NearAsker
 from edgedistill.errors import RolloutError
 
 PROGRESS = "edgedistill.dev/rollout"
 STOP = "edgedistill.dev/stop-requested"
-STATUS_PORT = 8080
-TIMEOUT_S = 3.0
 
 
 @dataclass(frozen=True)
@@ -43,19 +40,22 @@ class Fleet:
         release: name of the chart's release.
         namespace: its namespace.
         through_api_server: ask the pods through the API server's proxy, for a laptop that cannot reach them.
+        certificate: PEM file: the nodes' TLS certificate, or who signed it; for nodes that are asked directly.
 
-    Raises (all methods):
-        RolloutError: the API server does not answer or refuses.
+    Raises:
+        ConfigError: `certificate` cannot be read.
+        RolloutError (all methods): the API server does not answer or refuses.
     """
 
-    def __init__(self, release: str, namespace: str, *, through_api_server: bool = False) -> None:
+    def __init__(
+        self, release: str, namespace: str, *, through_api_server: bool = False, certificate: Path | None = None
+    ) -> None:
         self.release, self.namespace = release, namespace
-        self._is_far = through_api_server
         _configure()
         self._core = client.CoreV1Api()
-        self._http = httpx.Client(timeout=TIMEOUT_S)
+        self._asker: Asker = FarAsker(self._core, namespace) if through_api_server else NearAsker(certificate)
+        self._looker = Looker(self._asker)
         self._target_uid = ""
-        self._answered: dict[str, float] = {}  # node -> monotonic time of its pod's last answer
 
     def target(self) -> tuple[Target, dict[str, str]]:
         """What the chart wants, and the labels of the nodes that it is for."""
@@ -64,14 +64,12 @@ class Fleet:
         self._target_uid = found.metadata.uid
         return parse_target(found.data["target.json"])
 
-    def nodes(self, selector: Mapping[str, str]) -> list[NodeView]:
-        """Every node of the fleet; asks each running pod for its /status."""
+    def nodes(self, selector: Mapping[str, str], *, is_tls: bool = False) -> list[NodeView]:
+        """Every node of the fleet; asks each running pod for its /status, over TLS when `is_tls`."""
         found = _call(self._core.list_node, label_selector=",".join(f"{k}={v}" for k, v in selector.items())).items
         labels = f"app.kubernetes.io/instance={self.release},app.kubernetes.io/component=node"
         pods = _call(self._core.list_namespaced_pod, self.namespace, label_selector=labels).items
-        by_node = {pod.spec.node_name: pod for pod in pods if pod.metadata.deletion_timestamp is None}
-        with ThreadPoolExecutor(16) as pool:
-            return list(pool.map(lambda node: self._view(node, by_node.get(node.metadata.name)), found))
+        return self._looker.look(found, pods, is_tls=is_tls)
 
     def assignment(self) -> Assignment:
         """The assignment; empty before the first write."""
@@ -141,42 +139,6 @@ class Fleet:
     def _assignment_name(self) -> str:
         return f"{self.release}-assignment"
 
-    def _view(self, node: Any, pod: Any) -> NodeView:
-        name = node.metadata.name
-        conditions = {one.type: one.status for one in node.status.conditions or []}
-        # The node controller says Unknown when the kubelet's lease is stale, by one clock: its own.
-        is_heard = conditions.get("Ready", "Unknown") != "Unknown"
-        status: dict[str, Any] | None = None
-        is_running = pod is not None and pod.status.phase == "Running" and pod.status.pod_ip
-        if is_running and is_heard:
-            status = self._ask_far(pod.metadata.name) if self._is_far else self._ask(pod.status.pod_ip)
-        now = time.monotonic()
-        if status is not None or not is_running:
-            self._answered[name] = now  # a pod that is still being started is late, not silent
-        silent_s = now - self._answered.setdefault(name, now)
-        silent_s = max(silent_s, 0.001) if status is None and is_running else 0.0
-        return node_view(name, node.metadata.labels or {}, status, is_heard=is_heard, silent_s=silent_s)
-
-    def _ask(self, address: str) -> dict[str, Any] | None:
-        host = f"[{address}]" if ":" in address else address
-        try:
-            answer = self._http.get(f"http://{host}:{STATUS_PORT}/status")
-            answer.raise_for_status()
-            document = answer.json()
-        except (httpx.HTTPError, ValueError):
-            return None
-        return document if isinstance(document, dict) else None
-
-    def _ask_far(self, pod: str) -> dict[str, Any] | None:
-        try:
-            answer = self._core.connect_get_namespaced_pod_proxy_with_path(
-                f"{pod}:{STATUS_PORT}", self.namespace, "status", _preload_content=False, _request_timeout=10
-            )
-            document = json.loads(answer.data)
-        except (client.ApiException, urllib3.exceptions.HTTPError, ValueError):
-            return None
-        return document if isinstance(document, dict) else None
-
 
 def parse_target(text: str) -> tuple[Target, dict[str, str]]:
     """Read the chart's target.json.
@@ -199,27 +161,12 @@ def parse_target(text: str) -> tuple[Target, dict[str, str]]:
             away_percent=float(document["away_percent"]),
             silence_s=float(document["silence_s"]),
             deadline_s=float(document["deadline_s"]),
+            runtime=str(document.get("runtime", "")),
+            is_tls=bool(document.get("is_tls", False)),
         )
         return target, {str(k): str(v) for k, v in document["node_selector"].items()}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RolloutError(f"the chart's target makes no sense ({error!r}); upgrade the chart and the image") from error
-
-
-def node_view(
-    name: str, labels: Mapping[str, str], status: Mapping[str, Any] | None, *, is_heard: bool, silent_s: float
-) -> NodeView:
-    """A node, from what its /status said; None: it said nothing."""
-    said = status or {}
-    return NodeView(
-        name=name,
-        labels=labels,
-        is_heard=is_heard,
-        silent_s=silent_s,
-        active=(said.get("active") or {}).get("version"),
-        desired=(said.get("desired") or {}).get("version"),
-        state=str(said.get("state", "silent" if silent_s else "starting")),
-        refused=str(said.get("refused", "")),
-    )
 
 
 def _configure() -> None:

@@ -47,7 +47,7 @@ def look(fleet: Fleet, *, ask_nodes: bool = True) -> FleetStatus:
     """Where the rollout stands; `ask_nodes` needs a way to the pods."""
     target, selector = fleet.target()
     seen = fleet.assignment()
-    nodes = fleet.nodes(selector) if ask_nodes else []
+    nodes = fleet.nodes(selector, is_tls=target.is_tls) if ask_nodes else []
     return FleetStatus(target, seen.progress, dict(seen.versions), nodes)
 
 

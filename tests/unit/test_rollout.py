@@ -16,6 +16,8 @@ TARGET = Target(
     away_percent=20,
     silence_s=60,
     deadline_s=600,
+    runtime="new",
+    is_tls=False,
 )
 
 

@@ -1,0 +1,133 @@
+"""What Prometheus scrapes from the controller, and whether it is well; served by a thread of its own."""
+
+import asyncio
+import socket
+import threading
+import time
+from collections import Counter as Count
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
+
+from edge.node.http_messages import Limits, Request, Response
+from edge.node.http_server import HttpServer
+from edge.rollout.controller import Look
+from edge.rollout.decide import STATES
+from edgedistill.errors import RolloutError
+
+_SECONDS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60)
+
+
+class Metrics:
+    """The controller's measures, in a registry of its own.
+
+    Args:
+        poll_s: seconds between two looks.
+    """
+
+    def __init__(self, *, poll_s: float) -> None:
+        self._limit_s = 10 * poll_s + 60
+        self._finished = time.monotonic()  # the last look, whatever came of it
+        self.registry = registry = CollectorRegistry()
+        by_wave = ["wave", "verdict"]
+        self.nodes = Gauge(
+            "edgedistill_rollout_nodes", "Nodes, by wave (from 1) and verdict", by_wave, registry=registry
+        )
+        self.wave = Gauge("edgedistill_rollout_wave", "The wave that is open, from 1", registry=registry)
+        self.waves = Gauge("edgedistill_rollout_waves", "Waves of the target", registry=registry)
+        self.state = Gauge("edgedistill_rollout_state", "1 for the rollout's state", ["state"], registry=registry)
+        self.version = Gauge("edgedistill_rollout_target_version", "Version that is wanted", registry=registry)
+        self.looks = Counter("edgedistill_rollout_looks", "Looks at the fleet", ["outcome"], registry=registry)
+        self.seconds = Histogram(
+            "edgedistill_rollout_look_seconds", "Time of a look", registry=registry, buckets=_SECONDS
+        )
+        self.replaced = Counter(
+            "edgedistill_rollout_replaced_pods", "Pods deleted for another image", registry=registry
+        )
+        ProcessCollector(registry=registry)
+
+    @property
+    def is_well(self) -> bool:
+        """Whether a look was finished lately. One that the API server refused counts: a restart would not mend it."""
+        return time.monotonic() - self._finished < self._limit_s
+
+    @contextmanager
+    def look(self) -> Iterator[None]:
+        """Count and time one look; a RolloutError is its outcome, and goes on."""
+        began, outcome = time.monotonic(), "failed"
+        try:
+            yield
+            outcome = "done"
+        finally:
+            self._finished = time.monotonic()
+            self.looks.labels(outcome).inc()
+            self.seconds.observe(self._finished - began)
+
+    def show(self, look: Look) -> None:
+        """Take over what a look saw."""
+        progress = look.decision.progress
+        self.version.set(progress.version)
+        self.wave.set(progress.wave + 1)
+        self.waves.set(len(look.target.waves))
+        for state in STATES:
+            self.state.labels(state).set(state == progress.state)
+        counted = Count((look.waves[name] + 1, one) for name, one in look.verdicts.items())
+        self.nodes.clear()
+        for (wave, verdict), number in counted.items():
+            self.nodes.labels(wave, verdict).set(number)
+
+
+class Server:
+    """GET /healthz and /metrics, until it is closed.
+
+    Raises:
+        RolloutError: the address cannot be listened on.
+    """
+
+    def __init__(self, metrics: Metrics, listen: str, port: int) -> None:
+        self._metrics = metrics
+        family = socket.AF_INET6 if ":" in listen else socket.AF_INET
+        try:
+            self._socket = socket.create_server((listen, port), family=family)
+        except OSError as error:
+            message = f"{listen}:{port} cannot be listened on: {error.strerror or error}; choose another --port"
+            raise RolloutError(message) from error
+        self.port: int = self._socket.getsockname()[1]
+        self._loop = asyncio.new_event_loop()
+        self._stopping = asyncio.Event()
+        self._thread = threading.Thread(target=self._run, name="metrics", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Answer no more."""
+        self._loop.call_soon_threadsafe(self._stopping.set)
+        self._thread.join()
+        self._loop.close()
+
+    def _run(self) -> None:
+        self._loop.run_until_complete(self._serve())
+
+    async def _serve(self) -> None:
+        server = HttpServer(self._answer, Limits(connections=32, body_bytes=1 << 10, held_bytes=1 << 16))
+        await server.start(self._socket)
+        await self._stopping.wait()
+        await server.stop(grace_s=1.0)
+
+    async def _answer(self, request: Request) -> Response:
+        if request.method not in ("GET", "HEAD"):
+            return Response.json({"error": "the method here is GET"}, 405, {"Allow": "GET"})
+        if request.path == "/healthz":
+            is_well = self._metrics.is_well
+            return Response.json({"well": is_well}, 200 if is_well else 503)
+        if request.path == "/metrics":
+            return Response(generate_latest(self._metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+        return Response.json({"error": "there is /healthz, and /metrics"}, 404)
