@@ -65,6 +65,7 @@ edgedistill.local_copy:
 edgedistill.losses: distill quantize
 edgedistill.metrics: distill evaluate quantize
 edgedistill.models: distill evaluate quantize train_teacher
+edgedistill.node_client:
 edgedistill.place:
 edgedistill.progress:
 edgedistill.report*:
