@@ -17,7 +17,7 @@ pipeline-run: install ## Images and a teacher in, a signed int8 student out: the
 	@.venv/bin/edgedistill run --preset $(PRESET) $(if $(DATA),--data $(DATA)) $(if $(TEACHER),--teacher $(TEACHER)) $(ARGS)
 
 test: install lint ## Everything that needs no cluster; REQUIRE_ALL=1 makes a skip a failure
-	@.venv/bin/python -m tests.go_modules helm minio
+	@.venv/bin/python -m tests.go_modules helm helm3 minio
 	@.venv/bin/python -m pytest -n $(JOBS) -m "not cluster"
 
 prove: install ## The node's promises, whole: about an hour, counts at the end

@@ -3,7 +3,7 @@
 The cache's key is what decides the result: the module files and the compiler. What is found there is checked against
 the digests that were written when it was built.
 
-    python -m tests.go_modules helm minio
+    python -m tests.go_modules helm helm3 minio
 
 builds ahead of the tests, whose time limits are not meant for a compiler.
 """
@@ -20,7 +20,12 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 CACHE = Path.home() / ".cache" / "edgedistill"
-MODULES = {"kubernetes": HERE / "cluster", "helm": HERE / "cluster" / "helm", "minio": HERE / "minio"}
+MODULES = {
+    "kubernetes": HERE / "cluster",
+    "helm": HERE / "cluster" / "helm",
+    "helm3": HERE / "cluster" / "helm3",
+    "minio": HERE / "minio",
+}
 
 
 def built(module: str) -> Path:

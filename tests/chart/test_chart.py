@@ -1,7 +1,6 @@
-"""The chart, rendered by the real helm: what every pod promises, and what wrong values are told."""
+"""The chart, rendered by the real helm for each of its features: what every pod promises, what changes with what."""
 
 import json
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -10,57 +9,41 @@ import pytest
 import yaml
 
 from edge.rollout.fleet import parse_target
-from tests.go_modules import built
+from tests.chart.rendering import CASES, CHART, case, only, pods, rendered, template
 
-ROOT = Path(__file__).resolve().parents[2]
-CHART = ROOT / "helm" / "student-edge"
-CASES = sorted((CHART / "ci").glob("*-values.yaml"))
+each_case = pytest.mark.parametrize("values", CASES, ids=lambda path: path.stem)
 
 
-@pytest.fixture(scope="session")
-def helm() -> str:
-    """The pinned helm; built from its Go module when the cache has none."""
-    if shutil.which("go") is None:
-        pytest.skip("no Go here to build helm with")
-    return str(built("helm") / "helm")
+@each_case
+def test_it_lints(helm: str, helm3: str, values: Path) -> None:
+    for program in (helm, helm3):
+        command = [program, "lint", "--strict", str(CHART), "-f", str(values)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout
 
 
-def render(helm: str, *options: str) -> "subprocess.CompletedProcess[str]":
-    command = [helm, "template", "student-edge", str(CHART), "--kube-version", "1.34.4", *options]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+@each_case
+def test_helm_3_and_4_render_the_same_objects_each_time(helm: str, helm3: str, values: Path) -> None:
+    assert template(helm, values).stdout == template(helm, values).stdout
+
+    def objects(program: str) -> list[str]:
+        return sorted(json.dumps(one, sort_keys=True) for one in rendered(program, values))
+
+    assert objects(helm) == objects(helm3)
 
 
-def documents(helm: str, case: Path) -> list[dict[str, Any]]:
-    done = render(helm, "-f", str(case))
-    assert done.returncode == 0, done.stderr
-    return [document for document in yaml.safe_load_all(done.stdout) if document]
-
-
-def pods(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [document["spec"]["template"]["spec"] for document in found if "template" in document.get("spec", {})]
-
-
-@pytest.mark.parametrize("case", CASES, ids=lambda path: path.stem)
-def test_it_lints(helm: str, case: Path) -> None:
-    done = subprocess.run([helm, "lint", "--strict", str(CHART), "-f", str(case)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout
-
-
-@pytest.mark.parametrize("case", CASES, ids=lambda path: path.stem)
-def test_rendering_twice_gives_the_same(helm: str, case: Path) -> None:
-    assert render(helm, "-f", str(case)).stdout == render(helm, "-f", str(case)).stdout
-
-
-@pytest.mark.parametrize("case", CASES, ids=lambda path: path.stem)
-def test_every_pod_is_restricted(helm: str, case: Path) -> None:
-    found = pods(documents(helm, case))
-    assert len(found) >= 2
-    for pod in found:
+@each_case
+def test_every_pod_is_restricted(helm: str, values: Path) -> None:
+    found = pods(rendered(helm, values))
+    assert {"student-edge-node", "student-edge-controller", "student-edge-test"} <= set(found)
+    for pod in found.values():
         assert pod["securityContext"]["runAsNonRoot"] is True
         assert pod["securityContext"]["runAsUser"] == 65532
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
         assert not {"hostNetwork", "hostPID", "hostIPC"} & set(pod)
-        assert not [volume for volume in pod.get("volumes", []) if "hostPath" in volume]
+        hosts = [volume["hostPath"]["path"] for volume in pod.get("volumes", []) if "hostPath" in volume]
+        is_asked_for = values == case("host-path") and pod is found["student-edge-node"]
+        assert hosts == (["/var/lib/edgedistill"] if is_asked_for else [])
         for container in pod["containers"]:
             security = container["securityContext"]
             assert security["allowPrivilegeEscalation"] is False
@@ -70,16 +53,33 @@ def test_every_pod_is_restricted(helm: str, case: Path) -> None:
             assert not container["image"].endswith(":latest")
 
 
-def test_a_node_gets_no_token(helm: str) -> None:
-    daemon = next(one for one in documents(helm, CASES[0]) if one["kind"] == "DaemonSet")
-    assert daemon["spec"]["template"]["spec"]["automountServiceAccountToken"] is False
-    assert daemon["spec"]["updateStrategy"] == {"type": "OnDelete"}
+@each_case
+def test_no_pod_but_the_controllers_gets_a_token(helm: str, values: Path) -> None:
+    for name, pod in pods(rendered(helm, values)).items():
+        if name in ("student-edge-controller", "student-edge-wait"):
+            assert pod["serviceAccountName"] == "student-edge-controller"
+        else:
+            assert pod["automountServiceAccountToken"] is False, name
+
+
+@each_case
+def test_the_controller_reads_the_target(helm: str, values: Path) -> None:
+    found = rendered(helm, values)
+    text = only(found, "ConfigMap", "student-edge-target")["data"]["target.json"]
+    target, selector = parse_target(text)
+    wanted = yaml.safe_load(values.read_text())
+    assert target.version == wanted["release"]["version"]
+    assert selector == wanted.get("nodeSelector", {})
+    assert target.waves[0].label == ("edgedistill.dev/wave", "canary")
+    assert target.waves[-1].percent == 100
+    annotations = only(found, "DaemonSet")["spec"]["template"]["metadata"]["annotations"]
+    assert annotations == {"edgedistill.dev/runtime": json.loads(text)["runtime"]}
+    assert json.loads(text)["is_tls"] is ("tlsSecret" in wanted.get("access", {}))
 
 
 def test_the_controller_may_do_little(helm: str) -> None:
-    rules = [
-        rule for one in documents(helm, CASES[0]) if one["kind"] in ("Role", "ClusterRole") for rule in one["rules"]
-    ]
+    found = rendered(helm, CASES[0])
+    rules = [rule for one in found if one["kind"] in ("Role", "ClusterRole") for rule in one["rules"]]
     allowed = {
         (resource, verb, name)
         for rule in rules
@@ -93,68 +93,109 @@ def test_the_controller_may_do_little(helm: str) -> None:
         ("configmaps", "update", "student-edge-assignment"),
         ("configmaps", "create", ""),
         ("pods", "list", ""),
+        ("pods", "delete", ""),
         ("events", "create", ""),
         ("nodes", "list", ""),
     }
+    assert only(found, "ClusterRole")["rules"] == [{"apiGroups": [""], "resources": ["nodes"], "verbs": ["list"]}]
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda path: path.stem)
-def test_the_controller_reads_the_target(helm: str, case: Path) -> None:
-    maps = {one["metadata"]["name"]: one["data"] for one in documents(helm, case) if one["kind"] == "ConfigMap"}
-    target, selector = parse_target(maps["student-edge-target"]["target.json"])
-    wanted = yaml.safe_load(case.read_text())
-    assert target.version == wanted["release"]["version"]
-    assert selector == wanted.get("nodeSelector", {})
-    assert target.waves[0].label == ("edgedistill.dev/wave", "canary")
-    assert target.waves[-1].percent == 100
+def test_two_releases_share_no_cluster_role(helm: str) -> None:
+    def names(**where: str) -> set[str]:
+        found = rendered(helm, CASES[0], **where)
+        return {only(found, kind)["metadata"]["name"] for kind in ("ClusterRole", "ClusterRoleBinding")}
+
+    first, second = names(namespace="a-b", name="c"), names(namespace="a", name="b-c")
+    assert not first & second
+    bound = only(rendered(helm, CASES[0], namespace="a-b", name="c"), "ClusterRoleBinding")
+    assert bound["subjects"] == [{"kind": "ServiceAccount", "name": "c-controller", "namespace": "a-b"}]
+    assert bound["roleRef"]["name"] in first
+
+
+def parts(helm: str, *options: str) -> dict[str, Any]:
+    """Kind and name -> object."""
+    return {f"{one['kind']} {one['metadata']['name']}": one for one in rendered(helm, case("two-nodes"), *options)}
 
 
 def test_a_new_version_changes_the_target_alone(helm: str) -> None:
-    def parts(version: int) -> dict[str, str]:
-        done = render(helm, "-f", str(CASES[0]), "--set", f"release.version={version}")
-        found = [document for document in yaml.safe_load_all(done.stdout) if document]
-        return {f"{one['kind']} {one['metadata']['name']}": json.dumps(one, sort_keys=True) for one in found}
-
-    before, after = parts(1), parts(2)
+    before, after = parts(helm), parts(helm, "--set", "release.version=7")
     assert {name for name in before if before[name] != after[name]} == {"ConfigMap student-edge-target"}
 
 
-def test_waiting_is_a_hook_that_only_waits(helm: str) -> None:
-    jobs = [one for one in documents(helm, CHART / "ci" / "wait-values.yaml") if one["kind"] == "Job"]
-    assert len(jobs) == 1
-    assert jobs[0]["metadata"]["annotations"]["helm.sh/hook"].startswith("post-install,post-upgrade")
-    assert jobs[0]["spec"]["template"]["spec"]["containers"][0]["args"][:2] == ["edge.rollout", "wait"]
+def runtime(helm: str, *options: str) -> str:
+    """What the controller compares the pods with."""
+    found = parts(helm, *options)
+    value = json.loads(found["ConfigMap student-edge-target"]["data"]["target.json"])["runtime"]
+    pod = found["DaemonSet student-edge-node"]["spec"]["template"]
+    assert pod["metadata"]["annotations"]["edgedistill.dev/runtime"] == value
+    assert isinstance(value, str)
+    return value
 
 
 @pytest.mark.parametrize(
-    ("setting", "where"),
+    "setting",
     [
-        ("release.version=0", "/release/version"),
-        ("release.version=two", "/release/version"),
-        ("releases.url=ftp://x", "/releases/url"),
-        ("trust.root=nothing", "/trust/root"),
-        ("image.tag=latest", "/image/tag"),
-        ("rollout.pause=3", "/rollout"),
-        ("password=secret", "password"),
-        ("rollout.waves=null", "/rollout"),
+        "image.tag=0.2.0",
+        "node.pollSeconds=9",
+        "node.resources.limits.memory=1Gi",
+        "node.state.size=2Gi",
+        "access.tlsSecret=edge-tls",
+        "drift.limit=1",
+        "nodeSelector.site=north",
     ],
 )
-def test_a_wrong_value_is_refused_with_its_place(helm: str, setting: str, where: str) -> None:
-    done = render(helm, "-f", str(CASES[0]), "--set", setting)
-    assert done.returncode != 0
-    assert where in done.stderr
+def test_what_changes_the_pods_changes_the_runtime(helm: str, setting: str) -> None:
+    assert runtime(helm, "--set", setting) != runtime(helm)
 
 
-def test_the_required_values_are_required(helm: str) -> None:
-    done = render(helm)
-    assert done.returncode != 0
-    for where in ("/release/version", "/releases/url", "/trust/root"):
-        assert where in done.stderr
+def test_another_root_replaces_the_pods_because_they_read_it_once(helm: str) -> None:
+    root = json.dumps({"signatures": [], "signed": {"_type": "root", "version": 2}})
+    assert runtime(helm, "--set-json", f"trust.root={json.dumps(root)}") != runtime(helm)
 
 
-def test_the_readme_lists_every_value() -> None:
-    text = (CHART / "README.md").read_text()
-    for section, values in yaml.safe_load((CHART / "values.yaml").read_text()).items():
-        names = [f"{section}.{name}" for name in values] if isinstance(values, dict) and values else [section]
-        for name in names:
-            assert f"`{name}`" in text, name
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "release.version=7",
+        "rollout.bakeSeconds=1",
+        "rollout.wait=true",
+        "controller.resources.limits.memory=1Gi",
+        "networkPolicy.enabled=false",
+    ],
+)
+def test_what_leaves_the_pods_as_they_are_leaves_the_runtime(helm: str, setting: str) -> None:
+    assert runtime(helm, "--set", setting) == runtime(helm)
+
+
+def test_nodes_are_replaced_by_the_controller_only(helm: str) -> None:
+    assert only(rendered(helm, CASES[0]), "DaemonSet")["spec"]["updateStrategy"] == {"type": "OnDelete"}
+
+
+def test_waiting_is_a_hook_that_only_waits_and_says_why(helm: str) -> None:
+    job = only(rendered(helm, case("wait")), "Job")
+    notes = job["metadata"]["annotations"]
+    assert notes["helm.sh/hook"] == "post-install,post-upgrade,post-rollback"
+    assert "hook-failed" in notes["helm.sh/hook-output-log-policy"]
+    arguments = job["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert arguments[:2] == ["edge.rollout", "wait"]
+    assert f"--timeout-s={4 * (900 + 60) + 120}" in arguments
+    assert job["spec"]["activeDeadlineSeconds"] == 4 * (900 + 60) + 120 + 60
+    longer = only(rendered(helm, case("wait"), "--set", "rollout.waitSeconds=9000"), "Job")
+    assert longer["spec"]["activeDeadlineSeconds"] == 9060
+    assert "--timeout-s=9000" in longer["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert "Job" not in {one["kind"] for one in rendered(helm, CASES[0])}
+
+
+def test_helms_test_asks_the_service_from_a_node_of_the_fleet(helm: str) -> None:
+    pod = only(rendered(helm, case("wait")), "Pod")
+    assert pod["metadata"]["annotations"]["helm.sh/hook"] == "test"
+    assert pod["spec"]["nodeSelector"] == {"node-role.kubernetes.io/edge": "true"}
+    assert pod["spec"]["restartPolicy"] == "Never"
+    arguments = pod["spec"]["containers"][0]["args"]
+    assert arguments[:2] == ["edge.rollout", "ask"]
+    assert "--url=http://student-edge.edge-fleet.svc:8080" in arguments
+    tolerant = only(rendered(helm, case("k3s")), "Pod")
+    assert (
+        tolerant["spec"]["tolerations"]
+        == only(rendered(helm, case("k3s")), "DaemonSet")["spec"]["template"]["spec"]["tolerations"]
+    )
