@@ -6,6 +6,7 @@ import pytest
 
 from edge.node.__main__ import _parser
 from edge.node.access import access_of
+from edge.rollout.__main__ import _parser as rollout_parser
 from edgedistill.errors import NodeError
 from tests.chart.rendering import CASES, case, only, pods, rendered
 
@@ -142,3 +143,24 @@ def test_an_image_by_digest_from_a_private_registry(helm: str) -> None:
     for pod in found.values():
         assert pod["containers"][0]["image"].startswith("registry.example:5000/edgedistill-edge@sha256:")
         assert pod["imagePullSecrets"] == [{"name": "registry"}]
+
+
+@pytest.mark.parametrize("values", CASES, ids=lambda path: path.stem)
+def test_the_rollout_understands_its_arguments(helm: str, values: Any) -> None:
+    found = pods(rendered(helm, values, "--set", "rollout.wait=true"))
+    for name, command in (("controller", "_run"), ("wait", "_wait"), ("test", "_ask")):
+        pod = found[f"student-edge-{name}"]
+        assert pod["containers"][0]["args"][0] == "edge.rollout"
+        assert rollout_parser().parse_args(arguments(pod)).run.__name__ == command
+
+
+def test_the_controller_is_watched_and_sees_the_certificate_alone(helm: str) -> None:
+    pod = pods(rendered(helm, case("tls")))["student-edge-controller"]
+    options = rollout_parser().parse_args(arguments(pod))
+    assert (options.listen, options.port) == ("0.0.0.0", 8082)
+    assert str(options.node_certificate) == "/etc/edgedistill/node/tls.crt"
+    assert [one["key"] for one in items(volumes(pod)["node"])] == ["tls.crt"]
+    assert pod["containers"][0]["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": "metrics"}
+    assert pod["containers"][0]["ports"] == [{"name": "metrics", "containerPort": 8082}]
+    plain = pods(rendered(helm, case("two-nodes")))["student-edge-controller"]
+    assert rollout_parser().parse_args(arguments(plain)).node_certificate is None
