@@ -24,6 +24,7 @@ MODULES = {
     "kubernetes": HERE / "cluster",
     "helm": HERE / "cluster" / "helm",
     "helm3": HERE / "cluster" / "helm3",
+    "storage": HERE / "cluster" / "storage",
     "minio": HERE / "minio",
 }
 

@@ -1,4 +1,4 @@
-"""The testbed is a real cluster: two ready nodes whose links can be cut."""
+"""The testbed is a real cluster: three ready nodes whose links can be cut."""
 
 import json
 
@@ -19,7 +19,7 @@ def ready(testbed: Testbed) -> dict[str, str]:
 
 
 def test_nodes_are_ready_and_of_the_pinned_version(testbed: Testbed) -> None:
-    assert ready(testbed) == {"edge-1": "True", "edge-2": "True"}
+    assert ready(testbed) == {node.name: "True" for node in network.NODES}
     version = json.loads(testbed.kubectl("version", "-o", "json"))
     assert version["serverVersion"]["gitVersion"] == "v1.34.4"
 

@@ -81,10 +81,10 @@ def _started(pid: int) -> str:
     return "" if fields[0] == "Z" else fields[19]
 
 
-def run(*command: str, namespace: str | None = None) -> str:
-    """Run a short command and give its output; its failure shows what it said."""
+def run(*command: str, namespace: str | None = None, text: str | None = None) -> str:
+    """Run a short command, `text` is its input, and give its output; its failure shows what it said."""
     prefix = ["nsenter", f"--net=/run/netns/{namespace}"] if namespace else []
-    done = subprocess.run([*prefix, *command], capture_output=True, text=True, check=False)
+    done = subprocess.run([*prefix, *command], input=text, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}: {done.stderr.strip()[-2000:]}")
     return done.stdout

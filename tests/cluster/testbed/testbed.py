@@ -4,6 +4,7 @@ python -m tests.cluster.testbed up|down      (root; a minute when everything is 
 """
 
 import contextlib
+import json
 import os
 import shutil
 import subprocess
@@ -22,10 +23,11 @@ from tests.cluster.testbed.edge_nodes import (
     remove_pod_networks,
     start_node,
 )
-from tests.cluster.testbed.images import build_images
+from tests.cluster.testbed.images import EDGE_IMAGE, build_images
 from tests.cluster.testbed.network import CLOUD, NODES, make_network, remove_network
 from tests.cluster.testbed.pki import make_certificates
 from tests.cluster.testbed.processes import Processes, run
+from tests.cluster.testbed.storage import start_storage
 from tests.go_modules import built
 
 STORAGE = Path("/var/tmp/edgedistill-testbed")  # images and logs; /run is memory
@@ -65,6 +67,7 @@ class Testbed:
         _check_machine()
         binaries = built("kubernetes")
         helm = built("helm")
+        storage = built("storage")
         self.down()
         self.folder.mkdir(parents=True, mode=0o700)
         images = build_images(self.folder / "images")
@@ -81,6 +84,7 @@ class Testbed:
             for archive in images.values():
                 import_image(node, self.folder, archive)
         self._wait_nodes()
+        start_storage(self.folder, storage / "local-path-provisioner", EDGE_IMAGE, self.processes)
 
     def down(self) -> None:
         """End every process and remove namespaces, mounts, cgroups and files. Safe to call at any time."""
@@ -96,9 +100,15 @@ class Testbed:
         remove_network()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def kubectl(self, *arguments: str) -> str:
-        """Run kubectl as the cluster's admin."""
-        return run(str(self.folder / "bin" / "kubectl"), f"--kubeconfig={self.kubeconfig}", *arguments, namespace=CLOUD)
+    def kubectl(self, *arguments: str, document: object = None) -> str:
+        """Run kubectl as the cluster's admin; `document` is what `-f -` reads.
+
+        Raises:
+            RuntimeError: kubectl failed; the message is what it said.
+        """
+        program = str(self.folder / "bin" / "kubectl")
+        text = None if document is None else json.dumps(document)
+        return run(program, f"--kubeconfig={self.kubeconfig}", *arguments, namespace=CLOUD, text=text)
 
     def _wait_nodes(self) -> None:
         deadline = time.monotonic() + READY_S
