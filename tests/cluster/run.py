@@ -1,28 +1,32 @@
 """Bring the testbed up, run the cluster tests inside its network, remove it whatever happened.
 
-python -m tests.cluster.run [pytest options]      (root; ten minutes when everything is built)
+python -m tests.cluster.run [pytest options]      (root; docs: tests/cluster/README.md)
 """
 
 import signal
-import subprocess
 import sys
 
 from tests.cluster.testbed.network import CLOUD
-from tests.cluster.testbed.testbed import Testbed, leftovers
+from tests.cluster.testbed.testbed import TESTS, Testbed, leftovers, phase
 
 
 def main() -> int:
-    """Exit status of pytest; 1 when something was left behind."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("tests.cluster: ended"))
+    """Exit status of pytest; 1 when something was left behind or nothing could begin."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: sys.exit("tests.cluster: ended"))
     testbed = Testbed()
     try:
         testbed.up()
-        command = ["nsenter", f"--net=/run/netns/{CLOUD}", sys.executable, "-m", "pytest", "-m", "cluster"]
-        status = subprocess.run([*command, "tests/cluster", *sys.argv[1:]], check=False).returncode
+        command = [sys.executable, "-m", "pytest", "-m", "cluster", "tests/cluster", *sys.argv[1:]]
+        with phase("tests"):
+            status = testbed.processes.run_here(TESTS, command, namespace=CLOUD)
     except (PermissionError, FileNotFoundError, TimeoutError, RuntimeError) as error:
         sys.exit(f"tests.cluster: {error}")
     finally:
-        testbed.down()
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)  # half a removal helps nobody
+        with phase("removal"):
+            testbed.down()
     if left := leftovers():
         sys.exit(f"tests.cluster: left behind: {', '.join(left)}")
     return status

@@ -21,7 +21,7 @@ def start_control_plane(folder: Path, binaries: Path, processes: Processes) -> N
     etcd += ["--listen-peer-urls=http://127.0.0.1:2380", "--logger=zap"]
     processes.start("etcd", etcd, namespace=CLOUD)
     processes.start("kube-apiserver", [str(binaries / "kube-apiserver"), *_api_server(pki)], namespace=CLOUD)
-    _wait_ready(processes, binaries, pki)
+    wait_ready(folder, processes)
     manager = [f"--kubeconfig={pki / 'controller-manager.kubeconfig'}", "--use-service-account-credentials=true"]
     manager += [f"--service-account-private-key-file={pki / 'accounts.key'}", f"--root-ca-file={pki / 'ca.crt'}"]
     manager += ["--leader-elect=false", f"--cluster-cidr={POD_RANGE}", "--node-monitor-grace-period=20s"]
@@ -53,12 +53,17 @@ def _api_server(pki: Path) -> list[str]:
     ]
 
 
-def _wait_ready(processes: Processes, binaries: Path, pki: Path) -> None:
+def wait_ready(folder: Path, processes: Processes) -> None:
+    """Wait until the API server says that it is ready.
+
+    Raises:
+        TimeoutError: it does not within READY_S; the message holds the end of its log.
+    """
     deadline = time.monotonic() + READY_S
-    kubectl = [str(binaries / "kubectl"), f"--kubeconfig={pki / 'admin.kubeconfig'}", "--request-timeout=5s"]
+    kubectl = [str(folder / "bin" / "kubectl"), f"--kubeconfig={folder / 'pki' / 'admin.kubeconfig'}"]
     while True:
         try:
-            run(*kubectl, "get", "--raw=/readyz", namespace=CLOUD)
+            run(*kubectl, "--request-timeout=5s", "get", "--raw=/readyz", namespace=CLOUD)
             return
         except RuntimeError as error:
             if time.monotonic() > deadline or not processes.is_running("kube-apiserver"):

@@ -15,6 +15,7 @@ from tests.cluster.testbed.processes import Processes, run
 CGROUPS = Path("/sys/fs/cgroup")
 CNI_CACHE = Path("/var/lib/cni/results")  # libcni's own; no setting moves it
 CNI_NAME = "edgedistill-testbed"
+SHIM_SOCKETS = Path("/run/containerd/s")  # containerd's own; no setting moves it
 PAUSE = "localhost/pause:1"
 READY_S = 120
 
@@ -87,14 +88,20 @@ def end_containers(node: EdgeNode, folder: Path) -> None:
 
 
 def remove_pod_networks() -> None:
-    """Remove the namespaces of pods that were killed; libcni remembers which ones are ours."""
+    """Forget the networks of pods that were killed; libcni remembers which ones are ours."""
     for path in CNI_CACHE.glob(f"{CNI_NAME}-*"):
-        known = json.loads(path.read_text())
-        namespace = Path(known["netns"]).name
-        if (Path("/run/netns") / namespace).exists():
-            run("ip", "netns", "delete", namespace)
-        for result in CNI_CACHE.glob(f"*-{known['containerId']}-*"):
-            result.unlink()
+        with contextlib.suppress(ValueError, KeyError):  # torn when it was written
+            for result in CNI_CACHE.glob(f"*-{json.loads(path.read_text())['containerId']}-*"):
+                result.unlink()
+        path.unlink(missing_ok=True)
+
+
+def remove_sockets(node: EdgeNode, folder: Path) -> None:
+    """Remove the sockets of shims that were killed; each is named in its container's folder."""
+    for address in (folder / node.name / "containerd-state").glob("*/k8s.io/*/address"):
+        socket = Path(address.read_text().removeprefix("unix://"))
+        if socket.parent == SHIM_SOCKETS:
+            socket.unlink(missing_ok=True)
 
 
 def remove_cgroups(node: EdgeNode) -> None:
@@ -161,10 +168,14 @@ state = "{home}/containerd-state"
   sandbox_image = "{PAUSE}"
   # Lowering the score is not always permitted to a root inside a sandbox.
   restrict_oom_score_adj = true
+  # Pods' network namespaces are below `state`, not in /run/netns, where nobody would know whose they are.
+  netns_mounts_under_state_dir = true
   [plugins."io.containerd.grpc.v1.cri".containerd]
     snapshotter = "overlayfs"
     [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
       runtime_type = "io.containerd.runc.v2"
+      [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+        Root = "{home}/runc"
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "/usr/lib/cni"
     conf_dir = "{home}/cni"
@@ -197,6 +208,7 @@ def _kubelet(node: EdgeNode, pki: Path) -> dict[str, object]:
         "nodeStatusUpdateFrequency": "3s",
         "nodeLeaseDurationSeconds": 10,
         "resolvConf": "",
+        "podLogsDir": str(pki.parent / node.name / "pod-logs"),
         "imageGCHighThresholdPercent": 100,
         "evictionHard": {"memory.available": "50Mi"},
         "shutdownGracePeriod": "0s",

@@ -1,10 +1,13 @@
 """Container images without a registry: a Debian root by debootstrap under the name that the Containerfile asks for."""
 
 import hashlib
+import io
+import json
 import os
 import re
 import shutil
 import sys
+import tarfile
 from functools import cache
 from pathlib import Path
 
@@ -15,6 +18,8 @@ from tests.go_modules import CACHE
 REPOSITORY = Path(__file__).resolve().parents[3]
 CONTAINERFILE = REPOSITORY / "edge" / "Containerfile"
 EDGE_IMAGE = "localhost/edgedistill-edge:testbed"
+SECOND_IMAGE = f"{EDGE_IMAGE}-2"  # works as the first one does
+BROKEN_IMAGE = f"{EDGE_IMAGE}-broken"  # its process ends at once with status 1
 CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 _PAUSE_SOURCE = """
 #include <signal.h>
@@ -33,13 +38,38 @@ int main(void) {
 """
 
 
-def build_images(folder: Path) -> dict[str, Path]:
-    """Image name -> archive; the edge image is built from the repository's own Containerfile.
+def build_images(folder: Path) -> list[Path]:
+    """Archives of all images; the edge image is built from the repository's own Containerfile.
 
     buildah's layers are kept in the cache, so an unchanged lock file is not installed again.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    return {PAUSE: _pause(folder), EDGE_IMAGE: _edge(folder)}
+    edge = _edge(folder)
+    _add_variant(edge, SECOND_IMAGE, Labels={"edgedistill.dev/test": "second"})
+    _add_variant(edge, BROKEN_IMAGE, Entrypoint=["/bin/false"])
+    return [_pause(folder), edge]
+
+
+def _add_variant(archive: Path, name: str, **changes: object) -> None:
+    """Add an image of the same layers, with another configuration, to an archive that holds its original first."""
+    with tarfile.open(archive) as tar:  # the newest member of a name counts, here and for containerd
+        images = json.loads(_member(tar, "manifest.json"))
+        config = json.loads(_member(tar, images[0]["Config"]))
+    config["config"] |= changes
+    data = json.dumps(config).encode()
+    file = f"{hashlib.sha256(data).hexdigest()}.json"
+    images.append({"Config": file, "RepoTags": [name], "Layers": images[0]["Layers"]})
+    with tarfile.open(archive, "a") as tar:
+        for member, content in ((file, data), ("manifest.json", json.dumps(images).encode())):
+            header = tarfile.TarInfo(member)
+            header.size = len(content)
+            tar.addfile(header, io.BytesIO(content))
+
+
+def _member(tar: tarfile.TarFile, name: str) -> bytes:
+    found = tar.extractfile(name)
+    assert found is not None, f"{name} is not a file of the archive"
+    return found.read()
 
 
 def _edge(folder: Path) -> Path:

@@ -10,10 +10,13 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.cluster.testbed.control_plane import start_control_plane
+from tests.cluster.testbed.control_plane import start_control_plane, wait_ready
 from tests.cluster.testbed.edge_nodes import (
+    CGROUPS,
     CNI_CACHE,
     CNI_NAME,
     READY_S,
@@ -21,16 +24,18 @@ from tests.cluster.testbed.edge_nodes import (
     import_image,
     remove_cgroups,
     remove_pod_networks,
+    remove_sockets,
     start_node,
 )
 from tests.cluster.testbed.images import EDGE_IMAGE, build_images
-from tests.cluster.testbed.network import CLOUD, NODES, make_network, remove_network
+from tests.cluster.testbed.network import CLOUD, NODES, EdgeNode, make_network, remove_network
 from tests.cluster.testbed.pki import make_certificates
 from tests.cluster.testbed.processes import Processes, run
 from tests.cluster.testbed.storage import start_storage
-from tests.go_modules import built
+from tests.go_modules import CACHE, built
 
 STORAGE = Path("/var/tmp/edgedistill-testbed")  # images and logs; /run is memory
+TESTS = "tests"  # name of pytest among the processes
 PROGRAMS = (
     "buildah",
     "conntrack",
@@ -46,8 +51,16 @@ PROGRAMS = (
 )
 
 
+@contextlib.contextmanager
+def phase(name: str) -> Iterator[None]:
+    """Print how long a part took."""
+    begun = time.monotonic()
+    yield
+    print(f"testbed: {name}: {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
+
+
 class Testbed:
-    """What is up: where its files are, and how to speak to it."""
+    """What is up: where its files are, how to speak to it, and how to take its parts away."""
 
     __test__ = False  # not a test class
 
@@ -65,38 +78,51 @@ class Testbed:
             TimeoutError: a part is not ready in time.
         """
         _check_machine()
-        binaries = built("kubernetes")
-        helm = built("helm")
-        storage = built("storage")
-        self.down()
+        with phase("programs from Go modules"):
+            folders = [built(module) for module in ("kubernetes", "helm", "storage")]
+        with phase("removing what was left"):
+            self.down()
         self.folder.mkdir(parents=True, mode=0o700)
-        images = build_images(self.folder / "images")
+        with phase("images"):
+            images = build_images(self.folder / "images")
         (self.folder / "bin").mkdir()
-        for program in (*binaries.iterdir(), *helm.iterdir()):
+        for program in (program for folder in folders for program in folder.iterdir()):
             if os.access(program, os.X_OK):
                 (self.folder / "bin" / program.name).symlink_to(program)
-        make_network()
-        make_certificates(self.folder / "pki", [(node.name, node.address) for node in NODES])
-        start_control_plane(self.folder, binaries, self.processes)
-        for node in NODES:
-            start_node(node, self.folder, binaries, self.processes)
-        for node in NODES:
-            for archive in images.values():
-                import_image(node, self.folder, archive)
-        self._wait_nodes()
-        start_storage(self.folder, storage / "local-path-provisioner", EDGE_IMAGE, self.processes)
+        binaries = self.folder / "bin"
+        with phase("control plane"):
+            make_network()
+            make_certificates(self.folder / "pki", [(node.name, node.address) for node in NODES])
+            start_control_plane(self.folder, binaries, self.processes)
+        with phase("nodes"):
+            for node in NODES:
+                start_node(node, self.folder, binaries, self.processes)
+        with phase("images to nodes"), ThreadPoolExecutor(len(NODES)) as pool:
+            for done in [pool.submit(self.give_images, node, images) for node in NODES]:
+                done.result()
+        with phase("ready"):
+            self._wait_nodes()
+            start_storage(self.folder, binaries / "local-path-provisioner", EDGE_IMAGE, self.processes)
+
+    def give_images(self, node: EdgeNode, archives: Sequence[Path]) -> None:
+        """Give a node the images of some archives."""
+        for archive in archives:
+            import_image(node, self.folder, archive)
 
     def down(self) -> None:
         """End every process and remove namespaces, mounts, cgroups and files. Safe to call at any time."""
+        self.processes.end_session(TESTS)
         for node in NODES:
             for name in ("kubelet", "kube-proxy", "containerd"):
                 self.processes.end(f"{name}-{node.name}")
             end_containers(node, self.folder)
         self.processes.end_all()
-        _unmount(self.folder)
         remove_pod_networks()
         for node in NODES:
+            remove_sockets(node, self.folder)
             remove_cgroups(node)
+        for folder in (self.folder, *CACHE.glob("buildah-*")):
+            _unmount(folder)
         remove_network()
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -109,6 +135,27 @@ class Testbed:
         program = str(self.folder / "bin" / "kubectl")
         text = None if document is None else json.dumps(document)
         return run(program, f"--kubeconfig={self.kubeconfig}", *arguments, namespace=CLOUD, text=text)
+
+    def stop_api_server(self) -> None:
+        """kill -9. Nodes and pods go on; nobody can learn or change anything through it."""
+        self.processes.end("kube-apiserver", kill=True)
+
+    def start_api_server(self) -> None:
+        """Start it again, with the same data and address, and whoever gave up without it; wait until it is ready.
+
+        Raises:
+            TimeoutError: it is not ready in time.
+        """
+        self.processes.start_again("kube-apiserver")
+        wait_ready(self.folder, self.processes)
+        for name in ("kube-controller-manager", "kube-scheduler", "local-path-provisioner"):
+            if not self.processes.is_running(name):
+                self.processes.start_again(name)
+
+    def restart_kubelet(self, node: EdgeNode) -> None:
+        """kill -9 a kubelet and start it again, as after a crash; containers go on meanwhile."""
+        self.processes.end(f"kubelet-{node.name}", kill=True)
+        self.processes.start_again(f"kubelet-{node.name}")
 
     def _wait_nodes(self) -> None:
         deadline = time.monotonic() + READY_S
@@ -125,17 +172,24 @@ class Testbed:
 
 
 def leftovers() -> list[str]:
-    """What a testbed that is down must not leave."""
-    found = [f"namespace {path.name}" for path in Path("/run/netns").glob("edt-*")]
-    found += [f"pod namespace {path.name}" for path in Path("/run/netns").glob("cni-*")]
-    found += [f"CNI cache {path.name}" for path in CNI_CACHE.glob(f"{CNI_NAME}-*")]
-    found += [f"mount {line.split()[4]}" for line in _mounts() if f" {STORAGE}" in line]
-    found += [f"cgroup {path}" for path in Path("/sys/fs/cgroup").glob("*/edt-*")]
-    ours = str(STORAGE).encode()
+    """What a testbed that is down must not leave, each as `kind: what`."""
+    found = [f"folder: {STORAGE}"] if STORAGE.exists() else []
+    found += [f"namespace: {path.name}" for path in Path("/run/netns").glob("edt-*")]
+    found += [f"pod network: {path.name}" for path in CNI_CACHE.glob(f"{CNI_NAME}-*")]
+    stores = (STORAGE, *CACHE.glob("buildah-*"))
+    found += [f"mount: {point}" for point in _mount_points() if any(point.is_relative_to(one) for one in stores)]
+    found += [f"cgroup: {path}" for pattern in ("edt-*", "*/edt-*") for path in CGROUPS.glob(pattern)]
+    found += [f"pod log: {path}" for path in Path("/var/log/containers").glob("*") if STORAGE in path.resolve().parents]
+    return found + [f"process: {pid}" for pid in _processes()]
+
+
+def _processes() -> list[int]:
+    found = []
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if ours in (process / "cmdline").read_bytes():
-                found.append(f"process {process.name}")
+            is_named = str(STORAGE).encode() in (process / "cmdline").read_bytes()
+            if is_named or ":/edt-" in (process / "cgroup").read_text():
+                found.append(int(process.name))
     return found
 
 
@@ -150,14 +204,14 @@ def _check_machine() -> None:
         )
 
 
-def _mounts() -> list[str]:
-    return Path("/proc/self/mountinfo").read_text().splitlines()
+def _mount_points() -> list[Path]:
+    return [Path(line.split()[4]) for line in Path("/proc/self/mountinfo").read_text().splitlines()]
 
 
 def _unmount(folder: Path) -> None:
-    points = [line.split()[4] for line in _mounts()]
-    for point in sorted((p for p in points if p.startswith(f"{folder}/")), key=len, reverse=True):
-        subprocess.run(["umount", "--lazy", point], check=False, capture_output=True)
+    for point in sorted(_mount_points(), key=lambda point: len(point.parts), reverse=True):
+        if point.is_relative_to(folder):
+            subprocess.run(["umount", "--lazy", str(point)], check=False, capture_output=True)
 
 
 def main() -> None:
