@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.cluster.fleet import CANARY, ONE_WAVE, Fleet, fleet_values
+from tests.cluster.fleet import CANARY, FLEET_LABEL, ONE_WAVE, Fleet, fleet_values, namespace
 from tests.cluster.origin import Origin, Press, Releases
 from tests.cluster.testbed.testbed import Testbed
 
@@ -50,8 +50,9 @@ def press(releases: Releases, tmp_path_factory: pytest.TempPathFactory) -> Press
 def fleet(testbed: Testbed, releases: Releases, origin: Origin) -> Iterator[Fleet]:
     """Release 1 on all nodes, with edge-1 as canary. Tests share it; each begins with whatever release it serves."""
     testbed.kubectl("label", "--overwrite", "node", "edge-1", f"{CANARY['key']}={CANARY['value']}")
+    testbed.kubectl("label", "--overwrite", "nodes", "--all", f"{FLEET_LABEL}=yes")
     values = fleet_values(releases.name, origin.url, releases.root.read_text())
-    found = Fleet(testbed, "edge-fleet", values, testbed.folder / "bin" / "helm")
+    found = Fleet(testbed, namespace(), values, testbed.folder / "bin" / "helm")
     found.make_namespace()
     done = found.call("install", version=1, change=ONE_WAVE)
     assert done.returncode == 0, done.stderr

@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import signal
+import ssl
 import subprocess
 import time
 import urllib.request
@@ -17,11 +18,18 @@ from tests.cluster.testbed.testbed import Testbed
 from tests.pipeline.conftest import COMMAND
 
 CHART = REPOSITORY / "helm" / "student-edge"
+FLEET_LABEL = "edgedistill.dev/fleet"  # the nodes of the fleets carry it
 CANARY = {"key": "edgedistill.dev/wave", "value": "canary"}
+NAMESPACE = "edge-fleet"
 ONE_WAVE = {"rollout": {"waves": [{"percent": 100}]}}
 RESTRICTED = "pod-security.kubernetes.io/enforce=restricted"
 Done = subprocess.CompletedProcess[str]
 Values = Mapping[str, Any]
+
+
+def namespace(kind: str = "") -> str:
+    """Of the fleet that the tests share, or of another one."""
+    return f"{NAMESPACE}-{kind}" if kind else NAMESPACE
 
 
 @dataclass
@@ -41,11 +49,13 @@ class Fleet:
     values: dict[str, Any]
     helm: Path
     name: str = "student-edge"
+    certificate: Path | None = None  # of the nodes, where they speak TLS
 
     def make_namespace(self) -> None:
         """A namespace that enforces the restricted Pod Security standard."""
-        self.testbed.kubectl("create", "namespace", self.namespace)
-        self.testbed.kubectl("label", "namespace", self.namespace, RESTRICTED)
+        if f"namespace/{self.namespace}" not in self.testbed.kubectl("get", "namespaces", "-o", "name").split():
+            self.testbed.kubectl("create", "namespace", self.namespace)
+        self.testbed.kubectl("label", "--overwrite", "namespace", self.namespace, RESTRICTED)
 
     def kubectl(self, *arguments: str) -> str:
         """kubectl in the fleet's namespace."""
@@ -110,6 +120,11 @@ class Fleet:
         is_its = progress.get("version") == target["version"] and progress.get("revision") == target["revision"]
         return progress if is_its else {}
 
+    def settled(self) -> int:
+        """The release that the fleet last finished."""
+        progress = self.rollout()
+        return int(progress["version"] if progress["state"] == "done" else progress["settled"])
+
     def assigned(self) -> dict[str, int]:
         """Node -> the version that the controller tells it."""
         found = {one["metadata"]["name"]: one for one in self._list("configmaps")}
@@ -126,6 +141,14 @@ class Fleet:
                 return str(progress["reason"])
             time.sleep(0.5)
         raise AssertionError(f"not {state} after {timeout_s} s: {progress}; {self.active()}")
+
+    def until_gone(self, kinds: str) -> None:
+        """Wait until nothing of the helm release is left in its namespace."""
+        selector = f"app.kubernetes.io/instance={self.name}"
+        deadline = time.monotonic() + 60
+        while left := self.kubectl("get", kinds, "-l", selector, "-o", "name").split():
+            assert time.monotonic() < deadline, left
+            time.sleep(0.5)
 
     def until(self, check: Callable[[], bool], what: str, timeout_s: float = 60) -> None:
         """Wait for something; what the fleet says is in the error."""
@@ -155,20 +178,11 @@ class Fleet:
 
     def said(self, node: str) -> dict[str, Any]:
         """The node's /status, asked at its pod; empty: it does not answer."""
-        try:
-            address = self.addresses()[node]
-            with urllib.request.urlopen(f"http://{address}:8080/status", timeout=3) as answer:
-                return json.load(answer)  # type: ignore[no-any-return]
-        except (OSError, ValueError, KeyError):
-            return {}
+        return self._said(self.addresses().get(node, ""))
 
     def serves_at(self, address: str) -> int | None:
         """The version that a node serves, by its pod's address; None: it does not answer, or serves nothing."""
-        try:
-            with urllib.request.urlopen(f"http://{address}:8080/status", timeout=3) as answer:
-                return (json.load(answer)["active"] or {}).get("version")  # type: ignore[no-any-return]
-        except (OSError, ValueError):
-            return None
+        return (self._said(address).get("active") or {}).get("version")
 
     def active(self) -> dict[str, int | None]:
         """Node -> the version that it serves; None: it does not answer, or serves nothing."""
@@ -196,6 +210,18 @@ class Fleet:
         """Send a signal to a node's process, from outside its pod."""
         os.kill(self.process(self.pods()[node]), number)
 
+    def _said(self, address: str) -> dict[str, Any]:
+        context = None
+        if self.certificate:
+            context = ssl.create_default_context(cafile=str(self.certificate))
+            context.check_hostname = False  # pods are asked by address
+        try:
+            url = f"{'https' if context else 'http'}://{address}:8080/status"
+            with urllib.request.urlopen(url, timeout=3, context=context) as answer:
+                return json.load(answer)  # type: ignore[no-any-return]
+        except (OSError, ValueError):
+            return {}
+
     def _list(self, kind: str, *arguments: str) -> list[dict[str, Any]]:
         return json.loads(self.kubectl("get", kind, "-o", "json", *arguments))["items"]  # type: ignore[no-any-return]
 
@@ -222,6 +248,7 @@ def fleet_values(name: str, releases: str, root: str) -> dict[str, Any]:
             "deadlineSeconds": 90,
         },
         "node": {"pollSeconds": 1},
+        "nodeSelector": {FLEET_LABEL: "yes"},
     }
 
 

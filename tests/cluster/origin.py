@@ -5,6 +5,7 @@ import itertools
 import subprocess
 import threading
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -135,10 +136,10 @@ class Press:
         )
         return signing.publish(self.releases.store, self.releases.keys, folder)
 
-    def model(self, model: ov.Model) -> int:
-        """A model of its own, with its own answers as the golden ones."""
+    def model(self, model: ov.Model, answers: Sequence[Sequence[float]] | None = None) -> int:
+        """A model of its own; `answers` are its golden ones, its own by default."""
         publisher = Publisher(self.folder, self.releases.store, self.releases.keys)
-        return bad_models.publish(publisher, model, name=self.releases.name)
+        return bad_models.publish(publisher, model, answers, name=self.releases.name)
 
     def picture(self) -> bytes:
         """One of the golden pictures."""
