@@ -193,7 +193,7 @@ def test_helms_test_asks_the_service_from_a_node_of_the_fleet(helm: str) -> None
     assert pod["spec"]["restartPolicy"] == "Never"
     arguments = pod["spec"]["containers"][0]["args"]
     assert arguments[:2] == ["edge.rollout", "ask"]
-    assert "--url=http://student-edge.edge-fleet.svc:8080" in arguments
+    assert "--url=http://$(STUDENT_EDGE_SERVICE_HOST):8080" in arguments
     tolerant = only(rendered(helm, case("k3s")), "Pod")
     assert (
         tolerant["spec"]["tolerations"]

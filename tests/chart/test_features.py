@@ -94,7 +94,7 @@ def test_only_nodes_hold_the_private_key(helm: str) -> None:
             assert sorted(keys) == ["tls.crt", "token"]
             assert "--token-file=/etc/edgedistill/access/token" in arguments(pod)
             assert "--certificate=/etc/edgedistill/access/tls.crt" in arguments(pod)
-            assert "--url=https://student-edge.edge-fleet.svc:8080" in arguments(pod)
+            assert "--url=https://$(STUDENT_EDGE_SERVICE_HOST):8080" in arguments(pod)
 
 
 def items(volume: dict[str, Any]) -> list[dict[str, Any]]:

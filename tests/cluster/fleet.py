@@ -171,10 +171,8 @@ class Fleet:
 
     def identity(self) -> dict[str, tuple[str, int]]:
         """Node -> its pod's uid and restarts."""
-        found = self.pods()
-        return {
-            n: (p["metadata"]["uid"], p["status"]["containerStatuses"][0]["restartCount"]) for n, p in found.items()
-        }
+        known = {node: (pod["metadata"]["uid"], pod["status"]) for node, pod in self.pods().items()}
+        return {n: (u, sum(c["restartCount"] for c in s.get("containerStatuses", []))) for n, (u, s) in known.items()}
 
     def said(self, node: str) -> dict[str, Any]:
         """The node's /status, asked at its pod; empty: it does not answer."""

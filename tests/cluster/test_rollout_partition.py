@@ -108,7 +108,7 @@ def test_canaries_that_are_away_stop_a_rollout_and_others_that_are_away_do_not(
     settled, version = fleet.settled(), press.again()
     network.cut(FIRST)
     fleet.until(lambda: _is_away(testbed, FIRST), "the cut node is not heard", 90)
-    fleet.upgrade(version, {"rollout": {"deadlineSeconds": 8}})
+    fleet.upgrade(version, {"rollout": {"silenceSeconds": 5, "deadlineSeconds": 8}})
     fleet.until(lambda: "every node of wave 1 is away" in fleet.rollout().get("reason", ""), "it waits", 30)
     assert "every node of wave 1 was away for 8 s" in fleet.ended("stopped", 60)
     assert set(fleet.assigned().values()) == {settled}
