@@ -171,7 +171,7 @@ def test_with_a_wrong_root_every_node_refuses(stranger: Fleet) -> None:
 
 
 def test_helm_test_fails_when_no_node_serves(stranger: Fleet) -> None:
-    done = stranger.call("test", "--timeout", "90s")
+    done = stranger.call("test", "--timeout", "20s")
     assert done.returncode != 0
 
 
