@@ -58,6 +58,9 @@ class Agent:
     def boot(self) -> None:
         """Serve what was served, without network and whatever the clock says; the previous release if that fails."""
         self.active.boot()
+        desired, follow = self._desired()
+        if follow and self.active.release:  # it serves, and nobody has just asked for anything else
+            self._asked = (desired, frozenset(self._refused()))
         self._tell_problem(None)
 
     def step(self) -> None:

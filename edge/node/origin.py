@@ -20,6 +20,9 @@ from edge.node.catalog import Unreachable
 FULL_CHECK_S = 600.0  # the child verifies at least this often, hint or not
 LONGEST_PAUSE_S = 300.0  # between two questions to an origin that does not answer
 SPREAD = (0.5, 1.5)  # a pause is its nominal length times a random number: nodes that start together drift apart
+# A full check costs the origin three to six questions more. After a start or an outage, which nodes share, it waits for
+# a random part of so many polls; so the origin's peak stays below twice what it is asked day by day.
+RETURN_POLLS = 20.0
 LIMIT_BYTES = 64 << 10
 TIMEOUT_S = 10.0  # to connect to one address, to agree on TLS, and again for the whole answer
 
@@ -40,8 +43,9 @@ class Origin:
         self._failures = 0  # in a row
         self._quiet_until = 0.0
         self._full_check_at = 0.0
-        self._checked: bytes | None = None  # the hint at the last full check
-        self._seen = b""
+        self._checked: bytes | None = None  # the hint at the last full check that came to an end
+        self._seen: bytes | None = None  # the hint at the last look; None: it was not to be had
+        self._calm_until = 0.0  # no full check before, unless somebody asks
 
     def first_pause_s(self) -> float:
         """Before the first look: when a site's power comes back, all its nodes start at once."""
@@ -62,8 +66,18 @@ class Origin:
         """
         if self._clock() < self._quiet_until and not is_asked:
             return False
+        if is_asked:
+            self._checked = None  # it was not checked for this
+        is_back, self._seen = self._seen is None, None
         self._seen = self._timestamp()
-        return is_asked or self._seen != self._checked or self._clock() >= self._full_check_at
+        if is_asked:
+            return True
+        if is_back:
+            self._calm_until = self._clock() + self._uniform(0.0, RETURN_POLLS * self._poll_s)
+        if self._seen == self._checked:
+            self._failures = 0  # only the way to the origin failed, and it is there again
+        is_due = self._seen != self._checked or self._clock() >= self._full_check_at
+        return is_due and self._clock() >= self._calm_until
 
     def answered(self) -> None:
         """The full check came to an end, and so did what it gave rise to, whatever became of that."""
@@ -73,7 +87,9 @@ class Origin:
     def failed(self, *, longest_s: float = LONGEST_PAUSE_S) -> None:
         """No answer, or none to believe: ask again later, and later each time."""
         pause = min(self._poll_s * 2.0 ** min(self._failures, 30), max(longest_s, self._poll_s))
-        self._failures, self._checked = self._failures + 1, None
+        self._failures += 1
+        if self._seen is not None:  # the hint came, what followed failed
+            self._checked = None
         self._quiet_until = self._clock() + pause * self._uniform(*SPREAD)
 
     def _timestamp(self) -> bytes:

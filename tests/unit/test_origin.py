@@ -1,4 +1,4 @@
-"""The look at the origin's hint ends in time, however slowly the other side connects, agrees on TLS or answers."""
+"""The look at the origin's hint: it ends in time, however slowly the other side answers; what it leads to is spread."""
 
 import contextlib
 import http.client
@@ -13,7 +13,7 @@ import pytest
 
 from edge.node import origin as module
 from edge.node.catalog import Unreachable
-from edge.node.origin import Origin
+from edge.node.origin import RETURN_POLLS, Origin
 from tests.edge.test_access import certificate
 
 LIMIT_S = 0.5  # of the look, in these tests
@@ -118,4 +118,74 @@ def test_a_handshake_that_is_not_answered_is_ended() -> None:
 def test_a_line_that_connects_late_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     _connect_late(monkeypatch)
     with dripping(ENDS) as server:
-        assert Origin(server.url, 1.0).has_news(is_asked=False)
+        assert Origin(server.url, 1.0).has_news(is_asked=True)
+
+
+class Turned:
+    """An origin in a folder, on a clock that the test turns; every random pause is the longest."""
+
+    def __init__(self, folder: Path) -> None:
+        self.hint, self.now = folder / "metadata" / "timestamp.json", 0.0
+        self.hint.parent.mkdir()
+        self.hint.write_text("1")
+        self.origin = Origin(str(folder), 1.0, clock=lambda: self.now, uniform=lambda low, high: high)
+
+    def has_news(self, second: float, *, is_asked: bool = False) -> bool:
+        self.now = second
+        return self.origin.has_news(is_asked=is_asked)
+
+    def fail(self, second: float, *, is_asked: bool = False) -> None:
+        """The hint is not to be had in one look; after it there is another one."""
+        said = self.hint.read_text()
+        self.hint.unlink()
+        with pytest.raises(Unreachable):
+            self.has_news(second, is_asked=is_asked)
+        self.origin.failed()
+        self.hint.write_text(said)
+
+    def check(self, second: float) -> None:
+        assert self.has_news(second, is_asked=True)
+        self.origin.answered()
+
+
+def test_after_a_start_the_first_check_waits_unless_somebody_asks(tmp_path: Path) -> None:
+    turned = Turned(tmp_path)
+    assert [turned.has_news(s) for s in (0, RETURN_POLLS - 1, RETURN_POLLS)] == [False, False, True]
+    assert turned.has_news(1, is_asked=True)
+
+
+def test_news_waits_after_an_outage_only(tmp_path: Path) -> None:
+    turned = Turned(tmp_path)
+    turned.check(0)
+    turned.hint.write_text("2")
+    assert turned.has_news(1), "nobody was away"
+    turned.check(1)
+    turned.fail(2)
+    turned.hint.write_text("3")
+    assert [turned.has_news(s) for s in (4, 4 + RETURN_POLLS - 1, 4 + RETURN_POLLS)] == [False, False, True]
+
+
+def test_an_outage_without_news_costs_no_check(tmp_path: Path) -> None:
+    turned = Turned(tmp_path)
+    turned.check(0)
+    turned.fail(2)
+    assert not any(turned.has_news(s) for s in (4, 40, 400))
+    turned.fail(500)
+    turned.hint.write_text("2")
+    turned.has_news(502)
+    assert turned.has_news(502 + RETURN_POLLS), "the pause after a failure begins small again"
+
+
+def test_what_was_asked_for_is_checked_after_an_outage(tmp_path: Path) -> None:
+    turned = Turned(tmp_path)
+    turned.check(0)
+    turned.fail(2, is_asked=True)
+    assert [turned.has_news(s) for s in (4, 4 + RETURN_POLLS)] == [False, True]
+
+
+def test_a_check_that_failed_is_tried_again_after_its_pause(tmp_path: Path) -> None:
+    turned = Turned(tmp_path)
+    turned.check(0)
+    assert turned.has_news(2, is_asked=True)
+    turned.origin.failed()
+    assert [turned.has_news(s) for s in (3, 4)] == [False, True]
