@@ -11,6 +11,7 @@ import pytest
 from tests.cluster.fleet import ONE_WAVE, Fleet
 from tests.cluster.load import Load
 from tests.cluster.origin import Press, Releases
+from tests.cluster.testbed.faults import no_api_server
 from tests.cluster.testbed.network import NODES
 from tests.cluster.testbed.testbed import Testbed
 from tests.edge.proof import SEED, generator
@@ -35,14 +36,22 @@ def _kill_controller(fleet: Fleet, moments: random.Random) -> str:
 
 
 @pytest.mark.case("controller dead")
-def test_the_controller_is_killed_at_random_moments(fleet: Fleet, press: Press, releases: Releases, tell: Tell) -> None:
+@pytest.mark.case("API server down")
+def test_the_controller_is_killed_again_and_again_and_the_api_server_goes_for_a_while(
+    testbed: Testbed, fleet: Fleet, press: Press, releases: Releases, tell: Tell
+) -> None:
     version, moments = press.again(), generator("controller")
     before, kills = fleet.identity(), []
     with Load(fleet.addresses(), releases.name, press.picture()) as load:
         fleet.upgrade(version)
         while len(kills) < KILLS:
-            time.sleep(moments.uniform(0, 6))
+            time.sleep(moments.uniform(0, 5))
             kills.append(_kill_controller(fleet, moments))
+        assert fleet.rollout().get("state") != "done", "all of it happened in the middle"
+        down = time.monotonic()
+        with no_api_server(testbed):
+            time.sleep(15)
+        down_s = time.monotonic() - down
         fleet.ended("done", 240)
     load.check()
     for node, seen in load.seen.items():
@@ -50,32 +59,10 @@ def test_the_controller_is_killed_at_random_moments(fleet: Fleet, press: Press, 
     assert fleet.active() == dict.fromkeys(NAMES, version)
     assert fleet.identity() == before
     tell(
-        "controller killed",
-        f"{kills.count('process')} times by SIGKILL, {kills.count('pod')} times its pod; the rollout ended,"
-        f" {load.answered} requests, 0 failed (seed {SEED})",
+        "controller and API server",
+        f"{kills.count('process')} times SIGKILL, {kills.count('pod')} times its pod deleted, the API server away for"
+        f" {down_s:.0f} s: the rollout ended, {load.answered} requests, 0 failed (seed {SEED})",
     )
-
-
-@pytest.mark.case("API server down")
-def test_the_api_server_goes_and_comes_back(
-    testbed: Testbed, fleet: Fleet, press: Press, releases: Releases, tell: Tell
-) -> None:
-    version, restarts = press.again(), fleet.identity()
-    with Load(fleet.addresses(), releases.name, press.picture()) as load:
-        fleet.upgrade(version)
-        fleet.until(lambda: fleet.said("edge-1").get("active", {}).get("version") == version, "it is under way")
-        down = time.monotonic()
-        testbed.stop_api_server()
-        try:
-            time.sleep(15)
-        finally:
-            testbed.start_api_server()
-        down_s = time.monotonic() - down
-        fleet.ended("done", 180)
-    load.check()
-    assert fleet.active() == dict.fromkeys(NAMES, version)
-    assert fleet.identity() == restarts
-    tell("API server", f"down for {down_s:.0f} s in the middle; the rollout ended, {load.answered} requests, 0 failed")
 
 
 @pytest.mark.case("helm's client killed")
@@ -97,8 +84,6 @@ def test_helms_client_is_killed_in_the_middle_of_an_upgrade(fleet: Fleet, press:
     mended = fleet.call("rollback")
     assert mended.returncode == 0, mended.stderr
     fleet.upgrade(version, ONE_WAVE)
-    fleet.ended("done")
-    assert fleet.active() == dict.fromkeys(NAMES, version)
     tell("helm's client killed", "the next upgrade was refused, helm rollback freed it")
 
 

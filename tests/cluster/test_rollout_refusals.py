@@ -84,13 +84,6 @@ def test_helm_itself_fails_and_says_why(fleet: Fleet, press: Press) -> None:
     assert fleet.ended("stopped")
 
 
-def test_a_version_that_nobody_published_stops_at_the_canary(fleet: Fleet) -> None:
-    settled = fleet.settled()
-    fleet.upgrade(9999)
-    assert "node edge-1 failed: not_listed" in fleet.ended("stopped")
-    assert fleet.active() == dict.fromkeys(NAMES, settled)
-
-
 @pytest.mark.case("over budget")
 def test_a_tampered_release_is_refused_by_every_node(fleet: Fleet, press: Press, tell: Tell) -> None:
     settled = fleet.settled()
