@@ -1,5 +1,6 @@
 """What each feature of the chart renders: state, access, service, feedback, where the controller lives."""
 
+import json
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from edge.node.__main__ import _parser
 from edge.node.access import access_of
 from edge.rollout.__main__ import _parser as rollout_parser
 from edgedistill.errors import NodeError
-from tests.chart.rendering import CASES, case, only, pods, rendered
+from tests.chart.rendering import CASES, case, only, pods, rendered, template
 
 
 def node(helm: str, name: str) -> dict[str, Any]:
@@ -161,6 +162,21 @@ def test_the_controller_is_watched_and_sees_the_certificate_alone(helm: str) -> 
     assert str(options.node_certificate) == "/etc/edgedistill/node/tls.crt"
     assert [one["key"] for one in items(volumes(pod)["node"])] == ["tls.crt"]
     assert pod["containers"][0]["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": "metrics"}
+    assert pod["containers"][0]["readinessProbe"]["httpGet"] == {"path": "/healthz", "port": "metrics"}
     assert pod["containers"][0]["ports"] == [{"name": "metrics", "containerPort": 8082}]
     plain = pods(rendered(helm, case("two-nodes")))["student-edge-controller"]
     assert rollout_parser().parse_args(arguments(plain)).node_certificate is None
+
+
+def test_a_broken_image_leaves_the_old_controller_there(helm: str) -> None:
+    spec = only(rendered(helm, case("two-nodes")), "Deployment")["spec"]
+    assert spec["strategy"] == {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
+
+
+def test_a_node_and_its_update_fit_the_memory_limit(helm: str) -> None:
+    pod = node(helm, "two-nodes")
+    limit = pod["containers"][0]["resources"]["limits"]["memory"]
+    assert _parser().parse_args(arguments(pod)).update_memory_mb + 350 <= int(limit.removesuffix("Mi"))
+    big = {"limits": {"memory": "2Gi"}}
+    options = ("--set", "node.updateMemory=1600", "--set-json", f"node.resources={json.dumps(big)}")
+    assert template(helm, case("two-nodes"), *options).returncode == 0

@@ -86,6 +86,11 @@
 {{- if and .Values.node.state.hostPath (not (regexMatch "^/[^/]+/?" .Values.node.state.hostPath)) -}}
 {{- $wrong = append $wrong (printf "node.state.hostPath is %q: expected the absolute path of a folder of the nodes, for example /var/lib/edgedistill" .Values.node.state.hostPath) -}}
 {{- end -}}
+{{- $limit := dig "limits" "memory" "" .Values.node.resources | toString -}}
+{{- $mebibytes := regexFind "^[0-9]+" $limit | int64 | mul (hasSuffix "Gi" $limit | ternary 1024 1) -}}
+{{- if and (regexMatch "^[0-9]+[MG]i$" $limit) (lt $mebibytes (add 350 .Values.node.updateMemory)) -}}
+{{- $wrong = append $wrong (printf "node.updateMemory is %v, but node.resources.limits.memory is %s: a node needs 350 MiB beside it; raise the limit to %dMi, or lower updateMemory" .Values.node.updateMemory $limit (add 350 .Values.node.updateMemory)) -}}
+{{- end -}}
 {{- $wrong | toJson -}}
 {{- end }}
 

@@ -30,6 +30,7 @@ containers:
       - --version-file=/etc/edgedistill/assignment/$(NODE_NAME)
       - --node-name=$(NODE_NAME)
       - --poll-s={{ .Values.node.pollSeconds }}
+      - --update-memory-mb={{ .Values.node.updateMemory | int64 }}
       - --listen=0.0.0.0
       {{- with .Values.access }}
       {{- if .tokenSecret }}
