@@ -34,12 +34,11 @@ def _parser() -> argparse.ArgumentParser:
     for one in (run, wait):
         one.add_argument("--release", required=True, help="name of the chart's release")
         one.add_argument("--namespace", required=True)
-        one.add_argument("--poll-s", type=float, default=3.0, help="seconds between two looks")
+    run.add_argument("--poll-s", type=float, default=3.0, help="seconds between two looks")
     run.add_argument("--listen", default="127.0.0.1", help="address of /healthz and /metrics")
     run.add_argument("--port", type=int, default=8082, help="of /healthz and /metrics; 0: any free one")
     run.add_argument("--node-certificate", type=Path, help="PEM: the nodes' TLS certificate, or who signed it")
-    for one in (run, wait):
-        one.add_argument("--timeout-s", type=float, default=1800.0, help="of wait")
+    wait.add_argument("--timeout-s", type=float, default=0.0, help="0: as long as the waves can take")
     ask = commands.add_parser("ask", help="ask a node for a real answer, and check it")
     ask.set_defaults(run=_ask)
     ask.add_argument("--url", required=True, help="of the node, for example http://student-edge:8080")

@@ -1,23 +1,25 @@
 """The rollout controller: look at the fleet, decide, write the assignment, every few seconds until it is ended.
 
-It keeps nothing of its own: progress stands in the assignment's annotation, so it may die at any moment.
+Progress stands in the assignment's annotation, so it may die at any moment. What it measures itself (how long a pod is
+silent, how long a node is behind) begins anew then: nothing counts against a node that nobody watched.
 """
 
 import logging
 import threading
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edge.rollout.decide import Decision, Progress, Target, decide, verdict, wave_numbers
-from edge.rollout.fleet import Fleet
+from edge.rollout.decide import decide
+from edge.rollout.fleet import Fleet, stop_mark
+from edge.rollout.model import Decision, Progress, Target
 from edgedistill.errors import RolloutError
 
 if TYPE_CHECKING:
     from edge.rollout.metrics import Metrics
 
 _log = logging.getLogger("edge.rollout")
+_REASONS = {"rolling": "WaveOpened", "baking": "WaveFinished", "done": "RolloutDone", "stopped": "RolloutStopped"}
 
 
 @dataclass(frozen=True)
@@ -26,44 +28,73 @@ class Look:
 
     target: Target
     decision: Decision
-    waves: Mapping[str, int]  # of each node
-    verdicts: Mapping[str, str]  # of each node; `waiting`: its wave is not open
+    replaced: int  # pods that were deleted
+
+
+class Controller:
+    """Moves one fleet."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self._began = time.time() - time.monotonic()  # a clock that jumps later changes nothing
+        self._behind: dict[str, float] = {}  # node -> monotonic time since when
+        self._of: tuple[int, int, str] | None = None  # the target that this is about
+
+    def step(self) -> Look:
+        """One look, one decision, at most one write; then the pods that are to go."""
+        target, selector = self._fleet.target()
+        before = self._fleet.assignment()
+        nodes = self._fleet.nodes(selector, is_tls=target.is_tls)
+        now = time.monotonic()
+        if self._of != (of := (target.version, target.revision, target.runtime)):
+            self._of, self._behind = of, {}
+        decision = decide(
+            target,
+            before.progress,
+            nodes,
+            now=self._began + now,
+            assigned=before.versions,
+            behind_s={name: now - since for name, since in self._behind.items()},
+            stop=before.stop_requested == stop_mark(target),
+        )
+        self._behind = {name: self._behind.get(name, now) for name in decision.behind}
+        if decision.progress != before.progress or decision.assignment != before.versions:
+            self._fleet.write(decision, before, target)
+            self._tell(before.progress, decision.progress)
+        # After the write: of two controllers only the one whose write counts gets here.
+        return Look(target, decision, sum(self._replace(name, target) for name in decision.replace))
+
+    def _replace(self, node: str, target: Target) -> bool:
+        pod = self._fleet.replace_pod(node)
+        if pod:
+            self._event("PodReplaced", f"pod {pod} of node {node} was deleted for runtime {target.runtime}")
+        return bool(pod)
+
+    def _tell(self, before: Progress | None, after: Progress) -> None:
+        """Events for what a person wants to know: a wave opened, the rollout ended."""
+        was = (before.version, before.revision, before.wave, before.state) if before else None
+        if was != (after.version, after.revision, after.wave, after.state):
+            message = f"release {after.version}, wave {after.wave + 1}: {after.reason}"
+            self._event(_REASONS[after.state], message, is_warning=after.state == "stopped")
+
+    def _event(self, reason: str, message: str, *, is_warning: bool = False) -> None:
+        _log.info("%s: %s", reason, message)
+        try:
+            self._fleet.event(reason, message, is_warning=is_warning)
+        except RolloutError as error:  # what was done is done; it stands in the log, and in the assignment
+            _log.warning("the Event %s could not be written: %s", reason, error)
 
 
 def control(fleet: Fleet, metrics: "Metrics", *, poll_s: float, stopping: threading.Event) -> None:
     """Go on until `stopping` is set. An API server that does not answer is waited for."""
+    controller, said = Controller(fleet), ""
     while not stopping.is_set():
         try:
             with metrics.look():
-                metrics.show(step(fleet))
+                metrics.show(controller.step())
+            said = ""
         except RolloutError as error:
-            _log.warning("%s", error)
+            if str(error) != said:  # once, not every few seconds
+                _log.warning("%s", error)
+            said = str(error)
         stopping.wait(poll_s)
-
-
-def step(fleet: Fleet) -> Look:
-    """One look, one decision, at most one write."""
-    target, selector = fleet.target()
-    before = fleet.assignment()
-    nodes = fleet.nodes(selector, is_tls=target.is_tls)
-    stop = before.stop_requested == target.revision
-    decision = decide(target, before.progress, nodes, now=time.time(), stop=stop)
-    if decision.progress != before.progress or decision.assignment != before.versions:
-        fleet.write(decision, before)
-    _tell(fleet, before.progress, decision.progress)
-    waves = wave_numbers(target.waves, nodes)
-    verdicts = {
-        node.name: verdict(node, target) if waves[node.name] <= decision.progress.wave else "waiting" for node in nodes
-    }
-    return Look(target, decision, waves, verdicts)
-
-
-def _tell(fleet: Fleet, before: Progress | None, after: Progress) -> None:
-    """Events for what a person wants to know: a wave opened, the rollout ended."""
-    was = (before.version, before.revision, before.wave, before.state) if before else None
-    if was == (after.version, after.revision, after.wave, after.state):
-        return
-    _log.info("release %d: %s: %s", after.version, after.state, after.reason)
-    reason = {"rolling": "WaveOpened", "baking": "WaveFinished", "done": "RolloutDone", "stopped": "RolloutStopped"}
-    message = f"release {after.version}, wave {after.wave + 1}: {after.reason}"
-    fleet.event(reason[after.state], message, is_warning=after.state == "stopped")

@@ -3,88 +3,49 @@
     rolling -> baking -> rolling (next wave) -> ... -> done
         any of them -> stopped: every node is sent back to the release that the fleet last finished
 
-One wave is open at a time. A node that is away (its kubelet is not heard) is never a failure: it is assigned the
-release of its wave and catches up on return.
+One wave is open at a time. A node that is away (its kubelet is not heard) is never a failure: it gets the release of
+its wave and catches up on return. Pods of another template than the target's are replaced wave by wave too, a few at
+a time; that goes on when the rollout is done, for nodes that come back later.
 """
 
-import hashlib
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-STATES = ("rolling", "baking", "done", "stopped")
+from edge.rollout.model import Decision, NodeView, Progress, Target
+from edge.rollout.verdicts import failure_limit, has_lapsed, has_old_pod, judge, keeps, wave_numbers
 
 
 @dataclass(frozen=True)
-class Wave:
-    """A part of the fleet: the nodes that carry a label, or so many percent of all nodes, earlier waves included."""
+class _Seen:
+    """The fleet at this look."""
 
-    label: tuple[str, str] | None = None
-    percent: float = 0.0
+    target: Target
+    nodes: Sequence[NodeView]
+    waves: Mapping[str, int]
+    verdicts: Mapping[str, str]
+    now: float
 
+    def of(self, verdict: str, wave: int | None = None) -> list[NodeView]:
+        """The nodes with this verdict; of one wave, or of all."""
+        return [
+            node for node in self.nodes if self.verdicts[node.name] == verdict and wave in (None, self.waves[node.name])
+        ]
 
-@dataclass(frozen=True)
-class Target:
-    """What the chart wants."""
-
-    name: str  # of the releases
-    version: int
-    revision: int  # of the chart's release: a new one tries a stopped version again
-    waves: tuple[Wave, ...]
-    bake_s: float  # a finished wave is watched so long before the next one opens
-    failure_percent: float  # of the fleet; the rollout stops at max(1, so many) failed nodes
-    away_percent: float  # of the fleet; with more nodes away no new wave opens
-    silence_s: float  # a ready node whose pod does not answer for so long has failed
-    deadline_s: float  # a wave that is not finished after so long: its unfinished nodes have failed
-    runtime: str  # names the template of the node pods; empty: whatever pod there is will do
-    is_tls: bool  # the nodes' ports speak TLS
-
-
-@dataclass(frozen=True)
-class NodeView:
-    """One node, as the cluster and its own /status show it."""
-
-    name: str
-    labels: Mapping[str, str]
-    is_heard: bool  # its kubelet reports
-    silent_s: float  # since its pod last answered
-    active: int | None  # version that it serves
-    desired: int | None  # version that it was told
-    state: str  # of its /status
-    refused: str  # why it refuses the desired version; empty: it does not
-    runtime: str = ""  # of its pod's template; empty: no pod
-    is_ready: bool = True  # its pod
-    trouble: str = ""  # why its pod does not run, when that is not just its start
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What the controller remembers between two looks; it stands in the assignment's annotation."""
-
-    version: int
-    revision: int
-    settled: int | None  # the version that the fleet last finished
-    wave: int
-    since: float  # unix seconds: the wave opened
-    baking_since: float | None
-    state: str  # of STATES
-    reason: str
-
-    def is_of(self, target: Target) -> bool:
-        """Whether this is the progress of that target, and not of an older one."""
-        return (self.version, self.revision) == (target.version, target.revision)
-
-
-@dataclass(frozen=True)
-class Decision:
-    """The next progress, and the version of each node; a node that is not in it is told nothing."""
-
-    progress: Progress
-    assignment: Mapping[str, int]
+    @property
+    def away(self) -> int:
+        """How many nodes of the whole fleet are not heard."""
+        return sum(not node.is_heard for node in self.nodes)
 
 
 def decide(
-    target: Target, progress: Progress | None, nodes: Sequence[NodeView], *, now: float, stop: bool = False
+    target: Target,
+    progress: Progress | None,
+    nodes: Sequence[NodeView],
+    *,
+    now: float,
+    assigned: Mapping[str, int],
+    behind_s: Mapping[str, float] | None = None,
+    stop: bool = False,
 ) -> Decision:
     """The next step of a rollout.
 
@@ -93,106 +54,183 @@ def decide(
         progress: where the rollout stands; None: nothing was ever rolled out.
         nodes: the whole fleet.
         now: unix seconds.
+        assigned: node -> version, as it stands now.
+        behind_s: for how long the nodes have been in `Decision.behind`; who is not in it was not until now.
         stop: the operator asks to stop this target.
     """
     if progress is None or not progress.is_of(target):
         progress = _start(target, progress, now)
+    progress = _in_time(progress, now)
     waves = wave_numbers(target.waves, nodes)
+    verdicts = judge(target, progress, nodes, waves, assigned=assigned, behind_s=behind_s or {})
     if progress.state not in ("done", "stopped"):
-        progress = _stopped(progress, "the operator stopped it") if stop else _next(target, progress, nodes, waves, now)
-    return Decision(progress, _assignment(progress, nodes, waves))
-
-
-def wave_numbers(waves: Sequence[Wave], nodes: Sequence[NodeView]) -> dict[str, int]:
-    """Wave of each node. The order inside the fleet is that of the names' SHA-256, so it does not depend on names.
-
-    A label that no node carries falls back to one node, so that no release reaches the fleet without a canary.
-    """
-    left = sorted(nodes, key=lambda node: hashlib.sha256(node.name.encode()).digest())
-    numbers: dict[str, int] = {}
-    for number, wave in enumerate(waves):
-        if wave.label:
-            key, value = wave.label
-            chosen = [node for node in left if node.labels.get(key) == value] or (left[:1] if number == 0 else [])
-        else:
-            chosen = left[: max(0, math.ceil(wave.percent / 100 * len(nodes)) - len(numbers))]
-        numbers |= {node.name: number for node in chosen}
-        left = [node for node in left if node.name not in numbers]
-    return numbers | {node.name: len(waves) - 1 for node in left}
-
-
-def verdict(node: NodeView, target: Target, *, is_late: bool = False) -> str:
-    """`confirmed`, `failed`, `away` or `pending`, for a node whose wave is open."""
-    if not node.is_heard:
-        return "away"
-    if node.silent_s > target.silence_s or (node.desired == target.version and node.refused):
-        return "failed"
-    if node.active == target.version and node.state == "serving" and node.silent_s == 0:
-        return "confirmed"
-    return "failed" if is_late else "pending"
+        seen = _Seen(target, nodes, waves, verdicts, now)
+        progress = _stopped(progress, "the operator stopped it") if stop else _next(progress, seen)
+    open_now = [one for one in nodes if _is_open(progress, waves[one.name])]
+    replaced = () if progress.state == "stopped" else _replace(target, open_now, len(nodes))
+    behind = frozenset() if progress.state in ("done", "stopped") else _behind(target, open_now, verdicts, replaced)
+    assignment = _assignment(progress, target, nodes, waves, assigned=assigned, replaced=replaced)
+    return Decision(progress, assignment, replaced, behind, waves, verdicts)
 
 
 def _start(target: Target, before: Progress | None, now: float) -> Progress:
-    settled = None if before is None else before.version if before.state == "done" else before.settled
-    return Progress(target.version, target.revision, settled, 0, now, None, "rolling", "wave 1 is open")
-
-
-def _next(
-    target: Target, progress: Progress, nodes: Sequence[NodeView], waves: Mapping[str, int], now: float
-) -> Progress:
-    opened = [node for node in nodes if waves[node.name] <= progress.wave]
-    is_late = now - progress.since > target.deadline_s
-    verdicts = {node.name: verdict(node, target, is_late=is_late and progress.baking_since is None) for node in opened}
-    failed = sorted(name for name, one in verdicts.items() if one == "failed")
-    if len(failed) >= max(1, math.ceil(target.failure_percent / 100 * len(nodes))):
-        return _stopped(progress, _why(failed, nodes))
-    this_wave = [one for name, one in verdicts.items() if waves[name] == progress.wave]
-    if not this_wave:
-        return _open_next(target, progress, now) if nodes else replace(progress, since=now, reason="no node yet")
-    if "confirmed" not in this_wave and "pending" not in this_wave:
-        if "failed" in this_wave:
-            return _stopped(progress, _why(failed, nodes))
-        if is_late:
-            return _stopped(progress, f"every node of wave {progress.wave + 1} was away for {target.deadline_s:g} s")
-        return replace(progress, reason=f"every node of wave {progress.wave + 1} is away")
-    if "pending" in this_wave:
-        done = f"{this_wave.count('confirmed')} of {len(this_wave)}"
-        return replace(progress, state="rolling", baking_since=None, reason=f"wave {progress.wave + 1}: {done} nodes")
-    if progress.baking_since is None:
-        progress = replace(progress, state="baking", baking_since=now, reason=f"wave {progress.wave + 1} is watched")
-    if now - (progress.baking_since or now) < target.bake_s:
-        return progress
-    away = sum(not node.is_heard for node in nodes)
-    if away > target.away_percent / 100 * len(nodes):
-        return replace(progress, reason=f"{away} of {len(nodes)} nodes are away; no new wave opens")
-    return _open_next(target, progress, now)
-
-
-def _open_next(target: Target, progress: Progress, now: float) -> Progress:
-    if progress.wave + 1 >= len(target.waves):
-        reason = f"release {target.version} is where it was sent"
-        return replace(progress, state="done", reason=reason, baking_since=None)
-    wave = progress.wave + 1
-    return replace(
-        progress, wave=wave, since=now, baking_since=None, state="rolling", reason=f"wave {wave + 1} is open"
+    if before is None:
+        before = Progress(0, 0, None, 0, now, None, "stopped", "")
+    is_done = before.state == "done"
+    if is_done and (before.version, before.runtime) == (target.version, target.runtime):
+        return replace(before, revision=target.revision)  # another setting of the chart: there is nothing to move
+    return Progress(
+        version=target.version,
+        revision=target.revision,
+        settled=before.version if is_done else before.settled,
+        wave=0,
+        since=now,
+        baking_since=None,
+        state="rolling",
+        reason=_opened(0),
+        runtime=target.runtime,
+        settled_runtime=before.runtime if is_done else before.settled_runtime,
     )
 
 
+def _in_time(progress: Progress, now: float) -> Progress:
+    """A clock that was set back must not make anything wait until it has caught up."""
+    baking = None if progress.baking_since is None else min(progress.baking_since, now)
+    return replace(progress, since=min(progress.since, now), baking_since=baking)
+
+
+def _next(progress: Progress, seen: _Seen) -> Progress:
+    target, wave = seen.target, progress.wave
+    if not seen.nodes:
+        return replace(progress, state="rolling", since=seen.now, baking_since=None, reason="there is no node yet")
+    failed = seen.of("failed")
+    if len(failed) >= failure_limit(target, len(seen.nodes)):
+        return _stopped(progress, _why(failed, progress, target))
+    if not any(number == wave for number in seen.waves.values()):
+        return _open_next(progress, seen)
+    confirmed, pending = seen.of("confirmed", wave), seen.of("pending", wave)
+    if not confirmed and not pending:
+        if failed_here := seen.of("failed", wave):
+            return _stopped(progress, _why(failed_here, progress, target))
+        return _all_away(progress, seen)
+    if progress.baking_since is None and pending:
+        # No counts: each change is a write that the API server sends to every kubelet of the fleet.
+        return replace(progress, reason=_opened(wave))
+    return _bake(progress, seen, confirmed, pending)
+
+
+def _bake(progress: Progress, seen: _Seen, confirmed: Sequence[NodeView], pending: Sequence[NodeView]) -> Progress:
+    """The wave is finished, and watched."""
+    wave = _name(progress.wave)
+    lapsed = [node for node in pending if has_lapsed(node, seen.target)]
+    if lapsed or not confirmed:
+        who = (lapsed or pending)[0]
+        reason = f"{wave}: node {who.name} is unwell again: {_trouble(who)}"
+        return replace(progress, state="rolling", since=seen.now, baking_since=None, reason=reason)
+    began = seen.now if progress.baking_since is None else progress.baking_since
+    progress = replace(progress, state="baking", baking_since=began)
+    if seen.now - began < seen.target.bake_s:
+        return replace(progress, reason=f"{wave} is watched for {seen.target.bake_s:g} s")
+    if seen.of("pending"):
+        return replace(progress, reason=f"{wave} is done; nodes that came back meanwhile must follow first")
+    return _open_next(progress, seen)
+
+
+def _all_away(progress: Progress, seen: _Seen) -> Progress:
+    """No node of the open wave is heard: they are waited for. Only without a canary the rollout ends there."""
+    wave, deadline_s = _name(progress.wave), seen.target.deadline_s
+    if progress.baking_since is not None:
+        progress = replace(progress, state="rolling", since=seen.now, baking_since=None)
+    has_waited = seen.now - progress.since > deadline_s
+    if progress.wave == 0 and has_waited:
+        return _stopped(progress, f"every node of {wave} was away for {deadline_s:g} s")
+    is_last = progress.wave + 1 == len(seen.target.waves)
+    if seen.of("confirmed") and not seen.of("pending") and (is_last or has_waited):
+        return _open_next(progress, seen)
+    return replace(progress, reason=f"every node of {wave} is away")
+
+
+def _open_next(progress: Progress, seen: _Seen) -> Progress:
+    target, size = seen.target, len(seen.nodes)
+    if progress.wave + 1 >= len(target.waves):
+        reason = f"release {target.version} is where it was sent"
+        if seen.away:
+            reason += f"; {seen.away} of {size} nodes are away and get it on their return"
+        return replace(progress, state="done", reason=reason, baking_since=None)
+    if seen.away > target.away_percent * size / 100:
+        return replace(progress, reason=f"over {target.away_percent:g} % of the nodes are away; no new wave opens")
+    wave = progress.wave + 1
+    return replace(progress, wave=wave, since=seen.now, baking_since=None, state="rolling", reason=_opened(wave))
+
+
 def _stopped(progress: Progress, reason: str) -> Progress:
+    if progress.settled_runtime not in ("", progress.runtime):
+        reason += "; helm rollback brings back the pods as they were"
     return replace(progress, state="stopped", reason=reason, baking_since=None)
 
 
-def _why(failed: Sequence[str], nodes: Sequence[NodeView]) -> str:
-    first = next(node for node in nodes if node.name == failed[0])
-    what = first.refused or ("its pod is silent" if first.silent_s else f"it is still {first.state}")
+def _why(failed: Sequence[NodeView], progress: Progress, target: Target) -> str:
+    first = min(failed, key=lambda node: node.name)
     more = f" and {len(failed) - 1} more" if len(failed) > 1 else ""
-    return f"node {first.name}{more} failed: {what}"
+    refused = first.refused if first.desired == target.version else ""
+    return f"node {first.name}{more} failed: {refused or _trouble(first)}"
 
 
-def _assignment(progress: Progress, nodes: Sequence[NodeView], waves: Mapping[str, int]) -> dict[str, int]:
-    assignment = {}
+def _trouble(node: NodeView) -> str:
+    if node.trouble:
+        return "it has no pod" if node.trouble == "no pod" else f"its pod is in {node.trouble}"
+    return "its pod is silent" if node.silent_s else f"it is still {node.state}"
+
+
+def _name(wave: int) -> str:
+    return f"wave {wave + 1}"
+
+
+def _opened(wave: int) -> str:
+    return f"{_name(wave)} is open"
+
+
+def _is_open(progress: Progress, wave: int) -> bool:
+    return progress.state == "done" or (progress.state != "stopped" and wave <= progress.wave)
+
+
+def _replace(target: Target, open_now: Sequence[NodeView], size: int) -> tuple[str, ...]:
+    """The nodes whose pod goes now: at most as many at once as may fail, those first whose pod does not work anyway."""
+    heard = [node for node in open_now if node.is_heard]
+    old = sorted((node for node in heard if has_old_pod(node, target)), key=lambda node: (node.is_ready, node.name))
+    under_way = sum(not node.is_ready and not has_old_pod(node, target) for node in heard)
+    return tuple(node.name for node in old[: max(0, failure_limit(target, size) - under_way)])
+
+
+def _behind(
+    target: Target, open_now: Sequence[NodeView], verdicts: Mapping[str, str], replaced: Sequence[str]
+) -> frozenset[str]:
+    """Whose time runs: heard, not done, and not only waiting for its pod's turn."""
+    now = set(replaced)
+    return frozenset(
+        node.name
+        for node in open_now
+        if node.is_heard and verdicts[node.name] != "confirmed" and (node.name in now or not has_old_pod(node, target))
+    )
+
+
+def _assignment(
+    progress: Progress,
+    target: Target,
+    nodes: Sequence[NodeView],
+    waves: Mapping[str, int],
+    *,
+    assigned: Mapping[str, int],
+    replaced: Sequence[str],
+) -> dict[str, int]:
+    assignment, now = {}, set(replaced)
     for node in nodes:
-        is_open = progress.state == "done" or (progress.state != "stopped" and waves[node.name] <= progress.wave)
+        is_open = _is_open(progress, waves[node.name])
+        if is_open and has_old_pod(node, target) and node.is_heard:
+            # The new release goes with the new pod: the old one might refuse it for good.
+            is_open = node.name in now
+        if progress.state != "stopped":
+            is_open |= keeps(progress, node.name, assigned)
         version = progress.version if is_open else progress.settled
         if version is not None:
             assignment[node.name] = version

@@ -1,9 +1,15 @@
-"""Facts about nodes and pods, read from the cluster's objects."""
+"""Facts about nodes and pods, read from the cluster's objects: JSON as the API server sends it.
 
-from collections.abc import Collection, Sequence
+The client's own classes take milliseconds a node to fill; a look at a thousand nodes would be seconds of CPU time.
+"""
+
+from collections.abc import Collection, Iterator, Sequence
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+RUNTIME = "edgedistill.dev/runtime"  # annotation of the node pods
 _STARTING = ("ContainerCreating", "PodInitializing")
+Object = dict[str, Any]
 
 
 class Toleration(NamedTuple):
@@ -14,10 +20,10 @@ class Toleration(NamedTuple):
     value: str = ""
     effect: str = ""
 
-    def admits(self, taint: Any) -> bool:
+    def admits(self, taint: Object) -> bool:
         """Whether it is about this taint."""
-        is_about = self.key in ("", taint.key) and self.effect in ("", taint.effect)
-        return is_about and (self.operator == "Exists" or self.value == (taint.value or ""))
+        is_about = self.key in ("", taint["key"]) and self.effect in ("", taint["effect"])
+        return is_about and (self.operator == "Exists" or self.value == taint.get("value", ""))
 
 
 # What every DaemonSet's pods tolerate, for a fleet that has no pod yet.
@@ -35,71 +41,116 @@ def printable(value: Any) -> str:
     return "".join(one for one in value[:100] if one.isprintable()) if isinstance(value, str) else ""
 
 
-def is_heard(node: Any) -> bool:
+def slim_node(node: Object) -> Object:
+    """What is read of a node here; the whole has 20 kB, of which thousands do not fit the controller's memory."""
+    kept = [one for one in node.get("status", {}).get("conditions", []) if one["type"] == "Ready"]
+    metadata = {key: node["metadata"].get(key, {}) for key in ("name", "labels")}
+    taints = node.get("spec", {}).get("taints", [])
+    return {"metadata": metadata, "spec": {"taints": taints}, "status": {"conditions": kept}}
+
+
+def slim_pod(pod: Object) -> Object:
+    """What is read of a pod here."""
+    metadata = {key: value for key, value in pod["metadata"].items() if key != "managedFields"}
+    spec = {key: value for key, value in pod["spec"].items() if key in ("nodeName", "affinity", "tolerations")}
+    return {"metadata": metadata, "spec": spec, "status": pod.get("status", {})}
+
+
+def name_of(thing: Object) -> str:
+    """The object's name."""
+    return str(thing["metadata"]["name"])
+
+
+def is_heard(node: Object) -> bool:
     """Whether its kubelet reports."""
     # The node controller says Unknown when the kubelet's lease is stale, by one clock: its own.
-    conditions = {one.type: one.status for one in node.status.conditions or []}
-    return bool(conditions.get("Ready", "Unknown") != "Unknown")
+    return bool(_condition(node, "Ready").get("status", "Unknown") != "Unknown")
 
 
-def is_running(pod: Any) -> bool:
+def heartbeat(node: Object) -> datetime | None:
+    """When the kubelet last told of itself in full; it does so every five minutes at least."""
+    return moment(_condition(node, "Ready").get("lastHeartbeatTime"))
+
+
+def moment(text: Any) -> datetime | None:
+    """A time of the API server's."""
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except (TypeError, ValueError):
+        return None
+
+
+def is_running(pod: Object | None) -> bool:
     """Whether it can be asked."""
-    return bool(pod is not None and pod.status.phase == "Running" and pod.status.pod_ip and not trouble(pod))
+    status = pod["status"] if pod and not is_ending(pod) else {}
+    return status.get("phase") == "Running" and bool(status.get("podIP")) and not trouble(pod)
 
 
-def is_ready(pod: Any) -> bool:
+def is_ready(pod: Object | None) -> bool:
     """Whether the pod is ready, and stays."""
-    if pod is None or pod.metadata.deletion_timestamp is not None:
-        return False
-    return any(one.type == "Ready" and one.status == "True" for one in pod.status.conditions or [])
+    return pod is not None and not is_ending(pod) and _condition(pod, "Ready").get("status") == "True"
 
 
-def trouble(pod: Any) -> str:
+def is_ending(pod: Object) -> bool:
+    """Whether it is being deleted."""
+    return "deletionTimestamp" in pod["metadata"]
+
+
+def runtime(pod: Object | None) -> str | None:
+    """Of its template, empty for one without; None: there is no pod, or it is ending."""
+    if pod is None or is_ending(pod):
+        return None
+    return str(pod["metadata"].get("annotations", {}).get(RUNTIME, ""))
+
+
+def trouble(pod: Object | None) -> str:
     """Why a pod does not run, when that is not just its start or its end; empty: it runs, or is on its way."""
     if pod is None:
         return "no pod"
-    if pod.metadata.deletion_timestamp is not None:
+    if is_ending(pod):
         return ""
-    for one in [*(pod.status.init_container_statuses or []), *(pod.status.container_statuses or [])]:
-        waiting = one.state.waiting if one.state else None
-        if waiting and waiting.reason and waiting.reason not in _STARTING:
-            ended = one.last_state.terminated if one.last_state else None
-            return f"{waiting.reason} (it ended with code {ended.exit_code})" if ended else str(waiting.reason)
-    for one in pod.status.conditions or []:
-        if one.type == "PodScheduled" and one.status == "False":
-            return f"{one.reason}: {printable(one.message)}"
-    return str(pod.status.reason or "Failed") if pod.status.phase == "Failed" else ""
+    status = pod["status"]
+    for one in [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]:
+        reason = one.get("state", {}).get("waiting", {}).get("reason", "")
+        if reason and reason not in _STARTING:
+            ended = one.get("lastState", {}).get("terminated")
+            return f"{reason} (it ended with code {ended['exitCode']})" if ended else str(reason)
+    scheduled = _condition(pod, "PodScheduled")
+    if scheduled.get("status") == "False":
+        return f"{scheduled.get('reason', 'Unschedulable')}: {printable(scheduled.get('message'))}"
+    return str(status.get("reason") or "Failed") if status.get("phase") == "Failed" else ""
 
 
-def pods_by_node(pods: Sequence[Any]) -> dict[str, Any]:
+def pods_by_node(pods: Sequence[Object]) -> dict[str, Object]:
     """The pod of each node; of several the one that stays, and of those the newest."""
 
-    def rank(pod: Any) -> tuple[bool, bool, str]:
-        is_going = pod.metadata.deletion_timestamp is not None
-        return not is_going, pod.status.phase != "Failed", str(pod.metadata.creation_timestamp)
+    def rank(pod: Object) -> tuple[bool, bool, str]:
+        return not is_ending(pod), pod["status"].get("phase") != "Failed", pod["metadata"]["creationTimestamp"]
 
     return {name: pod for pod in sorted(pods, key=rank) if (name := _node_of(pod))}
 
 
-def _node_of(pod: Any) -> str:
-    """The node that a DaemonSet's pod is for; before it is scheduled that stands in its affinity."""
-    if pod.spec.node_name:
-        return str(pod.spec.node_name)
-    try:
-        required = pod.spec.affinity.node_affinity.required_during_scheduling_ignored_during_execution
-        terms = [field for term in required.node_selector_terms for field in term.match_fields or []]
-        return next((str(field.values[0]) for field in terms if field.key == "metadata.name"), "")
-    except AttributeError:
-        return ""
-
-
-def tolerations(pod: Any) -> list[Toleration]:
+def tolerations(pod: Object) -> Iterator[Toleration]:
     """Of one pod, those that its DaemonSet's controller added among them."""
-    found = pod.spec.tolerations or []
-    return [Toleration(one.key or "", one.operator or "Equal", one.value or "", one.effect or "") for one in found]
+    for one in pod["spec"].get("tolerations", []):
+        yield Toleration(one.get("key", ""), one.get("operator", "Equal"), one.get("value", ""), one.get("effect", ""))
 
 
-def may_run(node: Any, tolerated: Collection[Toleration]) -> bool:
+def may_run(node: Object, tolerated: Collection[Toleration]) -> bool:
     """Whether a DaemonSet's pods with these tolerations are put on the node."""
-    taints = [one for one in node.spec.taints or [] if one.effect in ("NoSchedule", "NoExecute")]
+    taints = [one for one in node["spec"].get("taints", []) if one["effect"] in ("NoSchedule", "NoExecute")]
     return all(any(one.admits(taint) for one in tolerated) for taint in taints)
+
+
+def _condition(thing: Object, kind: str) -> Object:
+    return next((one for one in thing.get("status", {}).get("conditions", []) if one["type"] == kind), {})
+
+
+def _node_of(pod: Object) -> str:
+    """The node that a DaemonSet's pod is for; before it is scheduled that stands in its affinity."""
+    if pod["spec"].get("nodeName"):
+        return str(pod["spec"]["nodeName"])
+    affinity = pod["spec"].get("affinity", {}).get("nodeAffinity", {})
+    required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution", {})
+    fields = [field for term in required.get("nodeSelectorTerms", []) for field in term.get("matchFields", [])]
+    return next((str(field["values"][0]) for field in fields if field["key"] == "metadata.name"), "")

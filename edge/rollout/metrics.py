@@ -21,7 +21,7 @@ from prometheus_client import (
 from edge.node.http_messages import Limits, Request, Response
 from edge.node.http_server import HttpServer
 from edge.rollout.controller import Look
-from edge.rollout.decide import STATES
+from edge.rollout.model import STATES
 from edgedistill.errors import RolloutError
 
 _SECONDS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60)
@@ -80,7 +80,8 @@ class Metrics:
         self.waves.set(len(look.target.waves))
         for state in STATES:
             self.state.labels(state).set(state == progress.state)
-        counted = Count((look.waves[name] + 1, one) for name, one in look.verdicts.items())
+        self.replaced.inc(look.replaced)
+        counted = Count((look.decision.waves[name] + 1, one) for name, one in look.decision.verdicts.items())
         self.nodes.clear()
         for (wave, verdict), number in counted.items():
             self.nodes.labels(wave, verdict).set(number)

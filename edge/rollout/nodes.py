@@ -1,6 +1,7 @@
 """The nodes of a fleet, as the cluster's objects and their own /status show them."""
 
 import json
+import ssl
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -8,26 +9,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import httpx
 import urllib3
 from kubernetes import client
 
 from edge.rollout import facts
-from edge.rollout.decide import NodeView
+from edge.rollout.model import NodeView
 from edge.rollout.pin import Pin
 
-RUNTIME = "edgedistill.dev/runtime"
 STATUS_PORT = 8080
 TIMEOUT_S = 3.0  # of one question
 LOOK_S = 20.0  # of all questions of one look; who was not asked by then is asked first in the next one
 STATUS_BYTES = 1 << 20
-_AT_ONCE = 64
+AT_ONCE = 32  # questions; more threads only fight for one interpreter
+_KEPT = 1024  # connections
+_TOLD = ("active", "desired", "state", "refused")  # what is kept of a /status
 
 
 class Asker(Protocol):
     """A way to the pods."""
 
-    def ask(self, pod: Any, *, is_tls: bool) -> dict[str, Any] | None:
+    def ask(self, pod: facts.Object, *, is_tls: bool) -> dict[str, Any] | None:
         """A pod's /status; None: it gave none."""
 
 
@@ -43,43 +44,25 @@ class NearAsker:
 
     def __init__(self, certificate: Path | None = None) -> None:
         self._pin = Pin(certificate) if certificate else None
-        self._plain = self._client(True)
-        self._secure = [self._client(context) for context in self._pin.contexts] if self._pin else []
+        self._plain = _pool()
+        self._secure = [_pool(context) for context in self._pin.contexts] if self._pin else []
 
     def refresh(self) -> None:
         """Take over a certificate that changed. Not while pods are asked."""
         if self._pin and self._pin.look():
             for one in self._secure:
-                one.close()
-            self._secure = [self._client(context) for context in self._pin.contexts]
+                one.clear()
+            self._secure = [_pool(context) for context in self._pin.contexts]
 
-    def ask(self, pod: Any, *, is_tls: bool) -> dict[str, Any] | None:
-        address = pod.status.pod_ip
+    def ask(self, pod: facts.Object, *, is_tls: bool) -> dict[str, Any] | None:
+        address = pod["status"]["podIP"]
         host = f"[{address}]" if ":" in address else address
+        url = f"{'https' if is_tls else 'http'}://{host}:{STATUS_PORT}/status"
         for one in self._secure if is_tls else [self._plain]:
-            status = self._get(one, f"{'https' if is_tls else 'http'}://{host}:{STATUS_PORT}/status")
+            status = _get(one, url)
             if status is not None:
                 return status
         return None
-
-    def _client(self, verify: Any) -> httpx.Client:
-        # No proxy of the environment: a pod's address is the cluster's own.
-        limits = httpx.Limits(max_connections=_AT_ONCE, max_keepalive_connections=_AT_ONCE)
-        return httpx.Client(timeout=TIMEOUT_S, verify=verify, trust_env=False, limits=limits)
-
-    def _get(self, http: httpx.Client, url: str) -> dict[str, Any] | None:
-        ends, body = time.monotonic() + 2 * TIMEOUT_S, bytearray()
-        try:
-            with http.stream("GET", url, headers={"Accept-Encoding": "identity"}) as answer:
-                answer.raise_for_status()
-                for chunk in answer.iter_raw():
-                    body += chunk
-                    if len(body) > STATUS_BYTES or time.monotonic() > ends:  # whoever answers there, it is no node
-                        return None
-            document = json.loads(body)
-        except (httpx.HTTPError, ValueError, RecursionError):
-            return None
-        return document if isinstance(document, dict) else None
 
 
 class FarAsker:
@@ -88,8 +71,8 @@ class FarAsker:
     def __init__(self, core: Any, namespace: str) -> None:
         self._core, self._namespace = core, namespace
 
-    def ask(self, pod: Any, *, is_tls: bool) -> dict[str, Any] | None:
-        name = f"{'https:' if is_tls else ''}{pod.metadata.name}:{STATUS_PORT}"
+    def ask(self, pod: facts.Object, *, is_tls: bool) -> dict[str, Any] | None:
+        name = f"{'https:' if is_tls else ''}{facts.name_of(pod)}:{STATUS_PORT}"
         try:
             answer = self._core.connect_get_namespaced_pod_proxy_with_path(
                 name, self._namespace, "status", _preload_content=False, _request_timeout=2 * TIMEOUT_S
@@ -99,6 +82,33 @@ class FarAsker:
         except (client.ApiException, urllib3.exceptions.HTTPError, ValueError, RecursionError):
             return None
         return document if isinstance(document, dict) else None
+
+
+def _pool(context: ssl.SSLContext | None = None) -> urllib3.PoolManager:
+    """Kept connections, without a proxy of the environment: a pod's address is the cluster's own."""
+    if context is None:
+        return urllib3.PoolManager(num_pools=_KEPT, maxsize=1)
+    return urllib3.PoolManager(
+        num_pools=_KEPT, maxsize=1, ssl_context=context, cert_reqs=ssl.CERT_REQUIRED, assert_hostname=False
+    )
+
+
+def _get(pool: urllib3.PoolManager, url: str) -> dict[str, Any] | None:
+    ends, body = time.monotonic() + 2 * TIMEOUT_S, bytearray()
+    try:
+        answer = pool.request(
+            "GET", url, preload_content=False, decode_content=False, redirect=False, retries=False, timeout=TIMEOUT_S
+        )
+        for chunk in answer.stream(1 << 16):
+            body += chunk
+            if len(body) > STATUS_BYTES or time.monotonic() > ends:  # whoever answers there, it is no node
+                answer.close()
+                return None
+        answer.release_conn()
+        document = json.loads(body)
+    except (urllib3.exceptions.HTTPError, ValueError, RecursionError):
+        return None
+    return document if answer.status == 200 and isinstance(document, dict) else None
 
 
 @dataclass
@@ -120,22 +130,26 @@ class Looker:
     def __init__(self, asker: Asker, *, look_s: float = LOOK_S, clock: Callable[[], float] = time.monotonic) -> None:
         self._asker, self._look_s, self._clock = asker, look_s, clock
         self._known: dict[str, _Memory] = {}
-        self._pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="ask")
+        self.pods: Mapping[str, facts.Object] = {}  # of the last look, by node
+        self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="ask")
 
-    def look(self, nodes: Iterable[Any], pods: Sequence[Any], *, is_tls: bool = False) -> list[NodeView]:
+    def look(
+        self, nodes: Iterable[facts.Object], pods: Sequence[facts.Object], *, is_tls: bool = False
+    ) -> list[NodeView]:
         """Every node on which the fleet's pods may run."""
-        by_node = facts.pods_by_node(pods)
-        tolerations = {one for pod in pods for one in facts.tolerations(pod)} or facts.TOLERATED
-        fleet = [node for node in nodes if node.metadata.name in by_node or facts.may_run(node, tolerations)]
-        self._known = {node.metadata.name: self._known.get(node.metadata.name, _Memory()) for node in fleet}
-        answers = self._ask(fleet, by_node, is_tls)
-        return [self._view(node, by_node.get(node.metadata.name), answers) for node in fleet]
+        self.pods = by_node = facts.pods_by_node(pods)
+        tolerated = {one for pod in pods for one in facts.tolerations(pod)} or facts.TOLERATED
+        named = ((facts.name_of(node), node) for node in nodes)
+        fleet = {name: node for name, node in named if name in by_node or facts.may_run(node, tolerated)}
+        self._known = {name: self._known.get(name, _Memory()) for name in fleet}
+        heard = {name for name, node in fleet.items() if facts.is_heard(node)}
+        answers = self._ask([name for name in fleet if name in heard and facts.is_running(by_node.get(name))], is_tls)
+        return [self._view(node, by_node.get(name), answers, is_heard=name in heard) for name, node in fleet.items()]
 
-    def _ask(self, fleet: Sequence[Any], by_node: Mapping[str, Any], is_tls: bool) -> dict[str, dict[str, Any] | None]:
+    def _ask(self, names: list[str], is_tls: bool) -> dict[str, dict[str, Any] | None]:
         """The /status of each pod that was reached in time, the one that waits longest first; None: it gave none."""
         if isinstance(self._asker, NearAsker):
             self._asker.refresh()
-        names = [n.metadata.name for n in fleet if _is_asked(n, by_node)]
         names.sort(key=lambda name: self._known[name].asked)
         ends = self._clock() + self._look_s
         answers: dict[str, dict[str, Any] | None] = {}
@@ -143,20 +157,27 @@ class Looker:
         def one(name: str) -> None:
             if self._clock() < ends:
                 self._known[name].asked = self._clock()
-                answers[name] = self._asker.ask(by_node[name], is_tls=is_tls)
+                answers[name] = self._asker.ask(self.pods[name], is_tls=is_tls)
 
         for done in wait([self._pool.submit(one, name) for name in names]).done:
             done.result()
         return answers
 
-    def _view(self, node: Any, pod: Any, answers: Mapping[str, dict[str, Any] | None]) -> NodeView:
-        name, is_heard, now = node.metadata.name, facts.is_heard(node), self._clock()
-        known, uid, trouble = self._known[name], pod.metadata.uid if pod else "", facts.trouble(pod)
+    def _view(
+        self,
+        node: facts.Object,
+        pod: facts.Object | None,
+        answers: Mapping[str, dict[str, Any] | None],
+        *,
+        is_heard: bool,
+    ) -> NodeView:
+        name, now, trouble = facts.name_of(node), self._clock(), facts.trouble(pod)
+        known, uid = self._known[name], pod["metadata"]["uid"] if pod else ""
         if known.pod != uid:
             known.pod, known.status = uid, None
         status = answers.get(name)
         if status is not None:
-            known.status = status
+            known.status = status = {key: status.get(key) for key in _TOLD}
         # A pod that is being started is late, not silent; and one that comes back has the whole time to answer.
         if status is not None or not is_heard or (not trouble and not facts.is_running(pod)):
             known.unanswered = None
@@ -165,18 +186,14 @@ class Looker:
         silent_s = 0.0 if known.unanswered is None else max(now - known.unanswered, 0.001)
         return node_view(
             name,
-            node.metadata.labels or {},
+            node["metadata"].get("labels", {}),
             status if status is not None else known.status,
             is_heard=is_heard,
             silent_s=silent_s,
-            runtime=(pod.metadata.annotations or {}).get(RUNTIME, "") if pod else "",
+            runtime=facts.runtime(pod),
             is_ready=facts.is_ready(pod),
             trouble=trouble,
         )
-
-
-def _is_asked(node: Any, by_node: Mapping[str, Any]) -> bool:
-    return facts.is_heard(node) and facts.is_running(by_node.get(node.metadata.name))
 
 
 def node_view(
@@ -186,7 +203,7 @@ def node_view(
     *,
     is_heard: bool,
     silent_s: float,
-    runtime: str = "",
+    runtime: str | None = "",
     is_ready: bool = True,
     trouble: str = "",
 ) -> NodeView:

@@ -1,11 +1,15 @@
 """What a person asks of a rollout: where it stands, wait for it, stop it."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from typing import Any
 
-from edge.rollout.decide import NodeView, Progress, Target, wave_numbers
+from edge.rollout.api import ApiError
 from edge.rollout.fleet import Fleet
+from edge.rollout.model import NodeView, Progress, Target
+from edge.rollout.verdicts import has_old_pod, verdict, wave_numbers
 from edgedistill.errors import RolloutError
 
 
@@ -15,70 +19,127 @@ class FleetStatus:
 
     target: Target
     progress: Progress | None
-    versions: dict[str, int]  # node -> assigned version
+    versions: Mapping[str, int]  # node -> assigned version
     nodes: list[NodeView]
+    last_seen_s: Mapping[str, float]  # a node that nobody knows about is not in it
 
     @property
     def current(self) -> Progress | None:
         """The progress of the newest target; None: the controller has not seen it yet."""
         return self.progress if self.progress and self.progress.is_of(self.target) else None
 
+    @property
+    def sentence(self) -> str:
+        """Where the rollout stands."""
+        version, waves = self.target.version, len(self.target.waves)
+        now = self.current
+        if now is None:
+            return f"release {version}: unknown: the controller has not seen this target; see its pod's log"
+        if now.state in ("done", "stopped"):
+            return f"release {version}: {now.state}: {now.reason}"
+        numbers = wave_numbers(self.target.waves, self.nodes)
+        is_there = [verdict(one, self.target) == "confirmed" for one in self.nodes if numbers[one.name] <= now.wave]
+        where = f"wave {now.wave + 1} of {waves}, {sum(is_there)} of {len(is_there)} nodes have it"
+        return f"release {version}: {now.state}, {where}: {now.reason}"
+
     def document(self) -> dict[str, Any]:
         """As JSON, for programs."""
         waves = wave_numbers(self.target.waves, self.nodes)
         return {
-            "target": {"name": self.target.name, "version": self.target.version},
+            "target": {"name": self.target.name, "version": self.target.version, "waves": len(self.target.waves)},
             "rollout": asdict(self.progress) if self.progress else None,
-            "nodes": [
-                {
-                    "name": node.name,
-                    "wave": waves[node.name] + 1,
-                    "assigned": self.versions.get(node.name),
-                    "active": node.active,
-                    "state": node.state if node.is_heard else "away",
-                    "refused": node.refused,
-                }
-                for node in self.nodes
-            ],
+            "is_current": self.current is not None,
+            "sentence": self.sentence,
+            "nodes": [self._node(node, waves[node.name]) for node in sorted(self.nodes, key=lambda one: one.name)],
+        }
+
+    def _node(self, node: NodeView, wave: int) -> dict[str, Any]:
+        seen_s = self.last_seen_s.get(node.name)
+        return {
+            "name": node.name,
+            "wave": wave + 1,
+            "assigned": self.versions.get(node.name),
+            "active": node.active,
+            "state": _state(node),
+            "refused": node.refused,
+            "reason": node.refused or node.trouble or ("old pod" if has_old_pod(node, self.target) else ""),
+            "last_seen_s": None if seen_s is None else round(seen_s, 1),
         }
 
 
-def look(fleet: Fleet, *, ask_nodes: bool = True) -> FleetStatus:
-    """Where the rollout stands; `ask_nodes` needs a way to the pods."""
+def look(fleet: Fleet) -> FleetStatus:
+    """Where the rollout and every node stand; needs a way to the pods."""
     target, selector = fleet.target()
     seen = fleet.assignment()
-    nodes = fleet.nodes(selector, is_tls=target.is_tls) if ask_nodes else []
-    return FleetStatus(target, seen.progress, dict(seen.versions), nodes)
+    nodes = fleet.nodes(selector, is_tls=target.is_tls)
+    last_seen = {node.name: 0.0 for node in nodes if node.is_heard and not node.silent_s and not node.trouble}
+    if len(last_seen) < len(nodes):
+        now, heard = datetime.now(UTC), fleet.last_heard()
+        unseen = (node.name for node in nodes if node.name not in last_seen)
+        last_seen |= {name: max(0.0, (now - heard[name]).total_seconds()) for name in unseen if name in heard}
+    return FleetStatus(target, seen.progress, seen.versions, nodes, last_seen)
 
 
-def wait(fleet: Fleet, *, timeout_s: float, poll_s: float = 2.0) -> str:
+def wait(fleet: Fleet, *, timeout_s: float | None = None, poll_s: float = 2.0) -> str:
     """Wait until the newest target is where it was sent; gives the controller's sentence.
+
+    Args:
+        fleet: whose.
+        timeout_s: None or 0: as long as its waves can take.
+        poll_s: between two looks.
 
     Raises:
         RolloutError: the rollout was stopped, or did not end in time.
     """
-    deadline = time.monotonic() + timeout_s
+    began = time.monotonic()
+    target, now, trouble = *_standing(fleet), ""
     while True:
-        status = look(fleet, ask_nodes=False)
-        progress = status.current
-        if progress and progress.state == "done":
-            return progress.reason
-        if progress and progress.state == "stopped":
-            raise RolloutError(
-                f"release {progress.version} was stopped: {progress.reason}; see: edgedistill fleet status"
-            )
-        if time.monotonic() > deadline:
-            why = progress.reason if progress else "the controller has not seen the target"
-            raise RolloutError(f"release {status.target.version} is not out after {timeout_s:g} s: {why}")
+        if now and now.state == "done":
+            return now.reason
+        if now and now.state == "stopped":
+            raise RolloutError(f"release {now.version} was stopped: {now.reason}; see: edgedistill fleet status")
+        limit_s = timeout_s or longest_s(target)
+        if time.monotonic() - began > limit_s:
+            why = now.reason if now else "the controller has not seen this target; see its pod's log"
+            raise RolloutError(f"release {target.version} is not out after {limit_s:g} s: {trouble or why}")
         time.sleep(poll_s)
+        try:
+            target, now, trouble = *_standing(fleet), ""
+        except ApiError as error:
+            if 0 < error.status < 500 and error.status != 429:
+                raise
+            trouble = str(error)  # it was there, and will be again
+
+
+def _standing(fleet: Fleet) -> tuple[Target, Progress | None]:
+    """The target, and its progress; None: the controller has not seen it yet."""
+    target, _ = fleet.target()
+    progress = fleet.assignment().progress
+    return target, progress if progress and progress.is_of(target) else None
+
+
+def longest_s(target: Target) -> float:
+    """So long a rollout of this target can take, when no node has to wait for its turn."""
+    return len(target.waves) * (target.deadline_s + target.bake_s) + 60
 
 
 def stop(fleet: Fleet) -> str:
     """Stop the newest target and send every node back to the release that the fleet last finished."""
-    status = look(fleet, ask_nodes=False)
-    if status.current and status.current.state in ("done", "stopped"):
-        raise RolloutError(
-            f"release {status.target.version} is {status.current.state}; to leave it, upgrade the chart to another"
-        )
-    fleet.request_stop(status.target.revision)
-    return f"release {status.target.version} is being stopped"
+    target, progress = _standing(fleet)
+    if progress and progress.state in ("done", "stopped"):
+        raise RolloutError(f"release {target.version} is {progress.state}; to leave it, upgrade the chart to another")
+    try:
+        fleet.request_stop(target)
+    except ApiError as error:
+        if error.status == 404:
+            raise RolloutError("the controller has sent nothing out yet; see its pod's log") from error
+        raise
+    return f"release {target.version} is being stopped"
+
+
+def _state(node: NodeView) -> str:
+    if not node.is_heard:
+        return "away"
+    if node.trouble:
+        return "no pod" if node.trouble == "no pod" else "broken"
+    return "silent" if node.silent_s else node.state

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from edge.rollout.controller import Look
-from edge.rollout.decide import Decision, Progress
 from edge.rollout.metrics import Metrics, Server
+from edge.rollout.model import Decision, Progress
 from edgedistill.errors import RolloutError
 from tests.unit.test_rollout import TARGET
 
@@ -44,10 +44,10 @@ def test_it_is_well_as_long_as_looks_end_however_they_end(metrics: Metrics, addr
 
 
 def test_what_a_look_saw_is_counted(metrics: Metrics, address: str) -> None:
-    progress = Progress(2, 7, 1, 1, 0.0, None, "rolling", "")
+    progress, waves = Progress(2, 7, 1, 1, 0.0, None, "rolling", ""), {"a": 0, "b": 1, "c": 2, "d": 2}
     verdicts = {"a": "confirmed", "b": "pending", "c": "waiting", "d": "waiting"}
     with metrics.look():
-        metrics.show(Look(TARGET, Decision(progress, {}), {"a": 0, "b": 1, "c": 2, "d": 2}, verdicts))
+        metrics.show(Look(TARGET, Decision(progress, {}, waves=waves, verdicts=verdicts), replaced=3))
     status, text = get(f"{address}/metrics")
     assert status == 200
     for line in (
@@ -60,7 +60,7 @@ def test_what_a_look_saw_is_counted(metrics: Metrics, address: str) -> None:
         "edgedistill_rollout_target_version 2.0",
         'edgedistill_rollout_looks_total{outcome="done"} 1.0',
         "edgedistill_rollout_look_seconds_count 1.0",
-        "edgedistill_rollout_replaced_pods_total 0.0",
+        "edgedistill_rollout_replaced_pods_total 3.0",
     ):
         assert line in text.splitlines()
 
