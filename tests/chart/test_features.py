@@ -84,7 +84,7 @@ def test_token_and_certificate_come_from_secrets(helm: str) -> None:
 
 def probes(pod: dict[str, Any]) -> list[dict[str, Any]]:
     """Of its one container."""
-    return [pod["containers"][0][kind] for kind in ("livenessProbe", "readinessProbe")]
+    return [pod["containers"][0][kind] for kind in ("startupProbe", "livenessProbe", "readinessProbe")]
 
 
 def test_only_nodes_hold_the_private_key(helm: str) -> None:

@@ -29,7 +29,6 @@ ORIGIN = End(address="10.42.0.9")
 DEFAULT = "two-nodes"
 ALLOWED = [
     (NODE, DNS, 53),
-    (TEST, DNS, 53),
     (NODE, OUTSIDE, 80),
     (CONTROLLER, OUTSIDE, 443),
     (CONTROLLER, OUTSIDE, 6443),
@@ -59,6 +58,7 @@ DENIED = [
     (NEIGHBOUR, TEST, 8080),
     (WAIT, NODE, 8080),
     (TEST, OUTSIDE, 443),
+    (TEST, DNS, 53),
 ]
 NAMED = {
     "network-policy": (

@@ -72,6 +72,11 @@ containers:
       - { name: http, containerPort: 8080 }
       - { name: grpc, containerPort: 8081 }
     {{- $scheme := .Values.access.tlsSecret | empty | ternary "HTTP" "HTTPS" }}
+    # Compiling a student on a slow machine takes its time, and a start that was ended counts against its release.
+    startupProbe:
+      httpGet: { path: /v2/health/live, port: http, scheme: {{ $scheme }} }
+      periodSeconds: 2
+      failureThreshold: 150
     livenessProbe:
       httpGet: { path: /v2/health/live, port: http, scheme: {{ $scheme }} }
       periodSeconds: 10
