@@ -100,10 +100,13 @@ class Fleet:
         done = self.call("upgrade", *flags, version=version, change=change)
         assert done.returncode == 0, done.stderr + done.stdout
 
+    def cli_command(self, *arguments: str) -> list[str]:
+        """The command line of `edgedistill fleet ...` on this fleet."""
+        return [COMMAND, "fleet", "--release", self.name, "--namespace", self.namespace, *arguments]
+
     def cli(self, *arguments: str) -> Done:
-        """`edgedistill fleet ...` on this fleet."""
-        command = [COMMAND, "fleet", "--release", self.name, "--namespace", self.namespace, *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=False)
+        """Run it; its failure is the caller's to judge."""
+        return subprocess.run(self.cli_command(*arguments), capture_output=True, text=True, check=False)
 
     def document(self) -> dict[str, Any]:
         """What `edgedistill fleet status --json` says."""
