@@ -250,6 +250,7 @@ def fleet_values(name: str, releases: str, root: str) -> dict[str, Any]:
         },
         "node": {"pollSeconds": 1},
         "nodeSelector": {FLEET_LABEL: "yes"},
+        "controller": {"nodeSelector": {"kubernetes.io/hostname": "edge-2"}},  # the one whose link is never cut
     }
 
 
