@@ -64,7 +64,7 @@ class Fleet:
     def command(self, verb: str, *flags: str) -> list[str]:
         """A helm command line on this release."""
         chart = [str(CHART), "--values", "-"] if verb in ("install", "upgrade") else []
-        rest = [] if verb == "get" else ["--timeout", "5m"]
+        rest = ["--timeout", "5m"] if verb not in ("get", "status") else []
         where = ["--namespace", self.namespace]
         head = [str(self.helm), verb, *(["values"] if verb == "get" else []), self.name]
         return [*head, *chart, *where, *rest, *flags]
