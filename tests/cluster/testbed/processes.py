@@ -107,6 +107,7 @@ class Processes:
     def _start(self, name: str, command: list[str], namespace: str, environment: dict[str, str], log: Any) -> int:
         process = self._popen(command, namespace, environment, log)
         self._remember(name, process, command, namespace)
+        process.returncode = 0  # it outlives the object, which would warn of that when it goes
         return process.pid
 
     def _popen(
