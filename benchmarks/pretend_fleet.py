@@ -12,6 +12,7 @@ import json
 import os
 import sys
 from typing import Any
+from urllib.parse import parse_qs
 
 RELEASE, NAMESPACE, PORT = "student-edge", "default", 8080
 NODE_BYTES, POD_BYTES = 3700, 9100
@@ -113,25 +114,25 @@ class Api:
 
     def __init__(self, count: int) -> None:
         self.requests, self.sent = 0, 0
-        self._nodes = _list("NodeList", [node(number) for number in range(count)])
-        self._pods = _list("PodList", [pod(number) for number in range(count)])
+        self._nodes = [json.dumps(node(number)) for number in range(count)]
+        self._pods = [json.dumps(pod(number)) for number in range(count)]
         self._assignment: dict[str, Any] | None = None
 
     def answer(self, method: str, path: str, body: bytes) -> tuple[int, bytes]:
         """Status and body; /counted is the benchmark's own question."""
-        path = path.partition("?")[0]
+        path, _, query = path.partition("?")
         if path == "/counted":
             stored = len(json.dumps(self._assignment, separators=(",", ":")))
             return 200, json.dumps({"requests": self.requests, "sent": self.sent, "assignment": stored}).encode()
-        code, data = self._answer(method, path, body)
+        code, data = self._answer(method, path, body, parse_qs(query))
         self.requests, self.sent = self.requests + 1, self.sent + len(data)
         return code, data
 
-    def _answer(self, method: str, path: str, body: bytes) -> tuple[int, bytes]:
+    def _answer(self, method: str, path: str, body: bytes, query: dict[str, list[str]]) -> tuple[int, bytes]:
         if path == "/api/v1/nodes":
-            return 200, self._nodes
+            return 200, _page("NodeList", self._nodes, query)
         if path.endswith("/pods"):
-            return 200, self._pods
+            return 200, _page("PodList", self._pods, query)
         if path.endswith("-target"):
             return 200, json.dumps(target(1)).encode()
         if path.endswith("/events"):
@@ -145,8 +146,13 @@ class Api:
         return 200, json.dumps(self._assignment).encode()
 
 
-def _list(kind: str, items: list[dict[str, Any]]) -> bytes:
-    return json.dumps({"kind": kind, "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": items}).encode()
+def _page(kind: str, items: list[str], query: dict[str, list[str]]) -> bytes:
+    """As many items as were asked for, and where the next ones begin."""
+    begin = int(query.get("continue", ["0"])[0])
+    end = min(begin + int(query.get("limit", [str(len(items))])[0]), len(items))
+    metadata = {"resourceVersion": "1"} | ({"continue": str(end)} if end < len(items) else {})
+    head = json.dumps({"kind": kind, "apiVersion": "v1", "metadata": metadata})
+    return f'{head[:-1]}, "items": [{", ".join(items[begin:end])}]}}'.encode()
 
 
 async def serve(count: int, silent_share: float) -> None:

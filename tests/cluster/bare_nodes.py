@@ -6,6 +6,7 @@ gets none of it, and its line to the origin is cut; that its kubelet is not hear
 """
 
 import contextlib
+import os
 import shutil
 import signal
 import threading
@@ -184,14 +185,16 @@ def start_nodes(
     count: int, folder: Path, arguments: Callable[[int], Sequence[str]], *, seed: Path, version: int
 ) -> list[BareNode]:
     """Start node processes that have run before: each gets a copy of the state folder `seed`, of `version`."""
-    nodes = []
+    nodes, cores = [], sorted(os.sched_getaffinity(0))
     for number in range(count):
         one, address = folder / f"edge-{number:03d}", f"127.1.{number // 250}.{number % 250 + 1}"
         shutil.copytree(seed, one / "state")
         (one / "wanted").write_text(str(version))
         own = ["--state", str(one / "state"), "--version-file", str(one / "wanted"), "--node-name", one.name]
         ports = ["--listen", address, "--http-port", "8080", "--grpc-port", "8081"]
-        process = NodeProcess([*arguments(number), *own, *ports])
+        # A device with one core: the updating child takes the upper half of what it finds, here the same for all.
+        core = ("taskset", "--cpu-list", str(cores[number % len(cores)]))
+        process = NodeProcess([*arguments(number), *own, *ports], wrapper=core)
         nodes.append(BareNode(one.name, address, one, process, taken=version))
     with _ended_on_failure(nodes), ThreadPoolExecutor(STARTS_AT_ONCE) as pool:
         for _ in pool.map(lambda node: node.process.start(), nodes):
