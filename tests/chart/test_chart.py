@@ -73,8 +73,12 @@ def test_the_controller_reads_the_target(helm: str, values: Path) -> None:
     assert target.waves[0].label == ("edgedistill.dev/wave", "canary")
     assert target.waves[-1].percent == 100
     annotations = only(found, "DaemonSet")["spec"]["template"]["metadata"]["annotations"]
-    assert annotations == {"edgedistill.dev/runtime": json.loads(text)["runtime"]}
-    assert json.loads(text)["is_tls"] is ("tlsSecret" in wanted.get("access", {}))
+    is_tls = "tlsSecret" in wanted.get("access", {})
+    assert annotations == {
+        "edgedistill.dev/runtime": json.loads(text)["runtime"],
+        "edgedistill.dev/scheme": "https" if is_tls else "http",
+    }
+    assert json.loads(text)["is_tls"] is is_tls
 
 
 def test_the_controller_may_do_little(helm: str) -> None:
@@ -141,6 +145,12 @@ def runtime(helm: str, *options: str) -> str:
         "node.state.size=2Gi",
         "access.tlsSecret=edge-tls",
         "drift.limit=1",
+        "node.updateMemory=300",
+        "release.name=other",
+        "releases.url=https://other.example/releases",
+        "releases.caConfigMap=ca",
+        "image.pullPolicy=Always",
+        "image.pullSecret=registry",
         "nodeSelector.site=north",
     ],
 )
@@ -148,9 +158,22 @@ def test_what_changes_the_pods_changes_the_runtime(helm: str, setting: str) -> N
     assert runtime(helm, "--set", setting) != runtime(helm)
 
 
+def with_root(text: str) -> tuple[str, str]:
+    """Options that give another root."""
+    return "--set-json", f"trust.root={json.dumps(text)}"
+
+
 def test_another_root_replaces_the_pods_because_they_read_it_once(helm: str) -> None:
-    root = json.dumps({"signatures": [], "signed": {"_type": "root", "version": 2}})
-    assert runtime(helm, "--set-json", f"trust.root={json.dumps(root)}") != runtime(helm)
+    text = yaml.safe_load(case("two-nodes").read_text())["trust"]["root"]
+    other = text.replace('"cd"', '"ce"')
+    assert other != text
+    assert runtime(helm, *with_root(other)) != runtime(helm)
+    assert runtime(helm, *with_root(text + "\n")) == runtime(helm), "the same root, from a file with a last newline"
+
+
+def test_one_number_in_two_forms_is_the_same_runtime(helm: str) -> None:
+    plain = runtime(helm, "--set", "node.pollSeconds=1000000")
+    assert runtime(helm, "--set-json", "node.pollSeconds=1e6") == plain != runtime(helm)
 
 
 @pytest.mark.parametrize(
@@ -161,10 +184,25 @@ def test_another_root_replaces_the_pods_because_they_read_it_once(helm: str) -> 
         "rollout.wait=true",
         "controller.resources.limits.memory=1Gi",
         "networkPolicy.enabled=false",
+        "feedback.caConfigMap=store-ca",
+        "controller.nodeSelector.a=b",
     ],
 )
 def test_what_leaves_the_pods_as_they_are_leaves_the_runtime(helm: str, setting: str) -> None:
     assert runtime(helm, "--set", setting) == runtime(helm)
+
+
+def test_names_that_yaml_would_read_as_something_else_stay_names(helm: str) -> None:
+    options = ("image.pullSecret", "access.tlsSecret", "access.tokenSecret", "releases.caConfigMap")
+    settings = [part for one in options for part in ("--set-string", f"{one}=123")]
+    settings += ["--set-string", "node.state.storageClassName=true", "--set-string", "release.name=1"]
+    pod = pods(rendered(helm, case("two-nodes"), *settings))["student-edge-node"]
+    volumes = {one["name"]: one for one in pod["volumes"]}
+    assert pod["imagePullSecrets"] == [{"name": "123"}]
+    assert [source["secret"]["name"] for source in volumes["access"]["projected"]["sources"]] == ["123", "123"]
+    assert volumes["ca"]["projected"]["sources"][0]["configMap"]["name"] == "123"
+    assert volumes["state"]["ephemeral"]["volumeClaimTemplate"]["spec"]["storageClassName"] == "true"
+    assert all(isinstance(one, str) for one in pod["containers"][0]["args"])
 
 
 def test_nodes_are_replaced_by_the_controller_only(helm: str) -> None:

@@ -136,7 +136,22 @@ def test_feedback_is_off_and_its_credentials_stay_in_the_secret(helm: str) -> No
 def test_the_controller_can_live_on_the_server(helm: str) -> None:
     pod = pods(rendered(helm, case("k3s")))["student-edge-controller"]
     assert pod["nodeSelector"] == {"node-role.kubernetes.io/control-plane": "true"}
-    assert pod["tolerations"][0]["effect"] == "NoSchedule"
+    assert {"key": "node-role.kubernetes.io/control-plane", "operator": "Exists", "effect": "NoSchedule"} in pod[
+        "tolerations"
+    ]
+
+
+def test_the_controller_leaves_a_node_that_is_cut_off(helm: str) -> None:
+    for name in ("two-nodes", "k3s"):
+        pod = pods(rendered(helm, case(name)))["student-edge-controller"]
+        left = {one["key"]: one["tolerationSeconds"] for one in pod["tolerations"] if one["effect"] == "NoExecute"}
+        assert left == {"node.kubernetes.io/unreachable": 30, "node.kubernetes.io/not-ready": 30}
+
+
+def test_a_slow_start_is_waited_for(helm: str) -> None:
+    startup = probes(node(helm, "two-nodes"))[0]
+    assert startup["periodSeconds"] * startup["failureThreshold"] >= 600
+    assert all(probe["timeoutSeconds"] == 5 for probe in probes(node(helm, "two-nodes")))
 
 
 def test_an_image_by_digest_from_a_private_registry(helm: str) -> None:

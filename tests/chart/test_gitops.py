@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.chart.rendering import CHART, ROOT, only, rendered
+from tests.chart.rendering import CHART, ROOT, case, only, rendered, template
 
 GITOPS = ROOT / "manifests" / "gitops"
 # Names of fields, from the types of k3s-io/helm-controller (HelmChartSpec) and rancher/fleet (FleetYAML, GitRepoSpec).
@@ -25,9 +25,15 @@ def documents(path: str) -> list[dict[str, Any]]:
 
 
 def render(helm: str, values: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
-    """The chart with these values."""
-    (folder / "values.yaml").write_text(yaml.safe_dump(values))
-    return rendered(helm, folder / "values.yaml")
+    """The chart with these values and a root; without one it says what is missing, and nothing else."""
+    path = folder / "values.yaml"
+    path.write_text(yaml.safe_dump(values))
+    said = [line for line in template(helm, path).stderr.splitlines() if line and "Error" not in line]
+    assert said[0].startswith("trust.root is empty: ")
+    assert [line for line in said[1:] if "--debug" not in line] == []
+    root = yaml.safe_load(case("two-nodes").read_text())["trust"]
+    path.write_text(yaml.safe_dump(values | {"trust": root}))
+    return rendered(helm, path)
 
 
 def chart_version() -> str:

@@ -1,5 +1,6 @@
 """Who may talk with whom, by the rendered NetworkPolicies. Each policy is taken away once: somebody must miss it."""
 
+import json
 from typing import Any
 
 import pytest
@@ -23,7 +24,8 @@ DNS = End({"k8s-app": "kube-dns"}, "kube-system")
 IN_SYSTEM = End({"k8s-app": "metrics"}, "kube-system")
 OUTSIDE = End(address="203.0.113.5")
 CLIENT = End(address="192.0.2.7")
-ORIGIN = End(address="10.42.0.9")
+ORIGIN = End({"app": "minio"}, "store")
+MIRROR = End(address="198.51.100.7")
 
 # By default: releases.url is http://releases.example/releases.
 DEFAULT = "two-nodes"
@@ -62,7 +64,13 @@ DENIED = [
 ]
 NAMED = {
     "network-policy": (
-        [(STRANGER, NODE, 8080), (MONITOR, NODE, 8080), (MONITOR, CONTROLLER, 8082), (NODE, ORIGIN, 9000)],
+        [
+            (STRANGER, NODE, 8080),
+            (MONITOR, NODE, 8080),
+            (MONITOR, CONTROLLER, 8082),
+            (NODE, ORIGIN, 9000),
+            (NODE, MIRROR, 9000),
+        ],
         [
             (NEIGHBOUR, NODE, 8080),
             (MONITOR, NODE, 8081),
@@ -108,6 +116,19 @@ def test_a_list_without_names_lets_nobody_in(helm: str) -> None:
     found = policies(helm, DEFAULT, "--set-json", "networkPolicy.clients=[]")
     assert not allows(found, NEIGHBOUR, NODE, 8080)
     assert allows(found, CONTROLLER, NODE, 8080)
+
+
+def test_the_feedbacks_store_and_the_dns_can_be_named(helm: str) -> None:
+    mine = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "store"}}}]
+    options = ("--set-json", f"networkPolicy.feedback={json.dumps(mine)}", "--set", "networkPolicy.feedbackPort=9001")
+    found = policies(helm, "feedback", *options)
+    assert allows(found, NODE, ORIGIN, 9001)
+    assert not allows(found, NODE, OUTSIDE, 9001)
+    assert not allows(found, NODE, OUTSIDE, 9443)
+    cache = [{"ipBlock": {"cidr": "169.254.20.10/32"}}]
+    found = policies(helm, DEFAULT, "--set-json", f"networkPolicy.dns={json.dumps(cache)}")
+    assert allows(found, NODE, End(address="169.254.20.10"), 53, "UDP")
+    assert not allows(found, NODE, DNS, 53)
 
 
 def test_without_policies_everybody_may(helm: str) -> None:

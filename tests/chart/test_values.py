@@ -30,7 +30,8 @@ KEY = "-----BEGIN PRIVATE KEY-----"
         ("image.digest=sha256:12", "at '/image/digest': 'sha256:12' does not match pattern '^(sha256:[0-9a-f]{64})?$'"),
         ("access.tlsSecret=A_B", "at '/access/tlsSecret': 'A_B' does not match pattern"),
         ("service.type=LoadBalancer", "at '/service/type': value must be one of 'ClusterIP', 'NodePort'"),
-        ("networkPolicy.originCidrs={store}", "at '/networkPolicy/originCidrs/0': 'store' does not match pattern"),
+        ("networkPolicy.origin={store}", "at '/networkPolicy/origin/0': got string, want object"),
+        ("networkPolicy.originPort=70000", "at '/networkPolicy/originPort': maximum: got 70,000, want 65,535"),
         ("networkPolicy.clients[0].namespace=x", "additional properties 'namespace' not allowed"),
         # By the chart: a sentence.
         ("release.version=0", "release.version is 0: expected the number of a published release"),
@@ -49,6 +50,7 @@ KEY = "-----BEGIN PRIVATE KEY-----"
         ("service.type=NodePort", "service.type is NodePort without access.tokenSecret and access.tlsSecret"),
         ("service.type=NodePort", "networkPolicy.clients names nobody outside the cluster"),
         ("service.nodePorts.http=30080", "service.nodePorts is given, but service.type is ClusterIP"),
+        ("releases.url=http://h:99999/x", 'releases.url is "http://h:99999/x": a port is at most 65535'),
         ("node.state.hostPath=state", 'node.state.hostPath is "state": expected the absolute path'),
         (
             "feedback.target=/data,feedback.endpoint=https://s,feedback.credentialsSecret=x",
@@ -68,6 +70,37 @@ def test_a_wrong_value_is_refused_in_a_sentence(helm: str, settings: str, told: 
     assert told in done.stderr
     for secret in ("user:pass", "key:secret", KEY):
         assert secret not in done.stderr, "it repeats the secret"
+
+
+@pytest.mark.parametrize(
+    ("root", "told"),
+    [
+        ({"signatures": [], "signed": {"_type": "root"}}, "trust.root is no root of signed releases"),
+        ({"signatures": [1], "signed": "root"}, "trust.root is no root of signed releases"),
+        ({"signatures": [1], "signed": {"_type": "root", "keys": {}}}, "trust.root is signed, but no root with keys"),
+        ({"signatures": [1], "signed": {"_type": "targets", "keys": {"a": {}}}}, 'its _type is "targets"'),
+    ],
+)
+def test_a_placeholder_is_no_root(helm: str, root: dict[str, Any], told: str) -> None:
+    done = template(helm, case("two-nodes"), "--set-json", f"trust.root={json.dumps(json.dumps(root))}")
+    assert told in done.stderr
+
+
+def test_two_ports_of_a_node_are_two(helm: str) -> None:
+    same = template(helm, case("nodeport"), "--set", "service.nodePorts.grpc=30080")
+    assert "service.nodePorts.http and service.nodePorts.grpc are both 30080" in same.stderr
+    assert template(helm, case("nodeport"), "--set", "service.nodePorts.grpc=30081").returncode == 0
+
+
+@pytest.mark.parametrize("target", ["s3://UPPER", "s3://b", "s3://bucket/a b", "s3://bucket/x#y"])
+def test_a_bucket_that_no_node_would_take_is_refused(helm: str, target: str) -> None:
+    assert "feedback.target is" in template(helm, case("feedback"), "--set", f"feedback.target={target}").stderr
+
+
+def test_what_an_older_charts_values_lack_is_named(helm: str) -> None:
+    """`helm upgrade --reuse-values` gives a newer chart the older one's defaults: it fails before anything changes."""
+    done = template(helm, case("two-nodes"), "--set", "node.updateMemory=null")
+    assert "at '/node': missing property 'updateMemory'" in done.stderr
 
 
 def test_percentages_must_rise(helm: str) -> None:
@@ -132,5 +165,5 @@ def test_every_value_has_a_comment() -> None:
     for number, line in enumerate(lines):
         name, colon, rest = line.strip().partition(":")
         is_value = colon and not name.startswith(("#", "-")) and rest.strip() and not rest.strip().startswith("#")
-        if is_value and name not in ("requests", "limits"):
+        if is_value and name not in ("requests", "limits", "podSelector"):
             assert "#" in rest or lines[number - 1].strip().startswith("#"), line

@@ -14,13 +14,18 @@
 {{- $wrong = append $wrong (printf "trust.root is empty: the nodes would have nobody to believe; %s" $help) -}}
 {{- else if contains "PRIVATE KEY" .Values.trust.root -}}
 {{- $wrong = append $wrong (printf "trust.root holds a private key, which belongs to no cluster; %s, and replace that key if others saw it" $help) -}}
-{{- else if or (not (kindIs "slice" $root.signatures)) (ne "root" (dig "signed" "_type" "" $root | toString)) -}}
-{{- $wrong = append $wrong (printf "trust.root is no root of signed releases: expected JSON with \"signatures\" and a \"signed\" part of _type root; %s" $help) -}}
+{{- else if not (and $root.signatures (kindIs "map" $root.signed)) -}}
+{{- $wrong = append $wrong (printf "trust.root is no root of signed releases: expected JSON with \"signatures\" and a \"signed\" part; %s" $help) -}}
+{{- else if not (and (eq "root" (toString $root.signed._type)) $root.signed.keys) -}}
+{{- $wrong = append $wrong (printf "trust.root is signed, but no root with keys: its _type is %q; %s" (toString $root.signed._type) $help) -}}
 {{- end -}}
 {{- if regexMatch "^[a-z]+://[^/]*@" .Values.releases.url -}}
 {{- $wrong = append $wrong "releases.url holds a user or a password: releases are signed and need neither; give the address without them" -}}
 {{- else if not (regexMatch "^https?://[^/@?#\\s]+(/[^@?#\\s]*)?$" .Values.releases.url) -}}
 {{- $wrong = append $wrong (printf "releases.url is %q: expected the http(s) address of the folder that holds metadata/ and targets/, for example --set releases.url=https://HOST/BUCKET/releases" .Values.releases.url) -}}
+{{- end -}}
+{{- if gt (include "student-edge.port" .Values.releases.url | int) 65535 -}}
+{{- $wrong = append $wrong (printf "releases.url is %q: a port is at most 65535" .Values.releases.url) -}}
 {{- end -}}
 {{- if lt (int .Values.release.version) 1 -}}
 {{- $wrong = append $wrong (printf "release.version is %v: expected the number of a published release, 1 or more; give --set release.version=N" .Values.release.version) -}}
@@ -77,6 +82,11 @@
 {{- end -}}
 {{- $named := false -}}
 {{- range .Values.networkPolicy.clients }}{{ if hasKey . "ipBlock" }}{{ $named = true }}{{ end }}{{ end -}}
+{{- with .Values.service.nodePorts -}}
+{{- if and .http (eq (int .http) (int .grpc)) -}}
+{{- $wrong = append $wrong (printf "service.nodePorts.http and service.nodePorts.grpc are both %d: give two ports, or 0" (int .http)) -}}
+{{- end -}}
+{{- end -}}
 {{- if and .Values.networkPolicy.enabled (not $named) -}}
 {{- $wrong = append $wrong "service.type is NodePort, but networkPolicy.clients names nobody outside the cluster: add the clients' addresses, for example {ipBlock: {cidr: 192.0.2.0/24}}" -}}
 {{- end -}}
@@ -100,10 +110,10 @@
 {{- if regexMatch "://[^/]*@" (printf "%s %s" .target .endpoint) -}}
 {{- $wrong = append $wrong "feedback.target or feedback.endpoint holds a user or a password: give them in a Secret, and its name as feedback.credentialsSecret" -}}
 {{- else if .target -}}
-{{- if not (hasPrefix "s3://" .target) -}}
-{{- $wrong = append $wrong (printf "feedback.target is %q: expected s3://bucket or s3://bucket/prefix" .target) -}}
+{{- if not (regexMatch "^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._/-]*)?$" .target) -}}
+{{- $wrong = append $wrong (printf "feedback.target is %q: expected s3://bucket or s3://bucket/prefix, in letters, digits and ._-" .target) -}}
 {{- end -}}
-{{- if not (regexMatch "^https?://[^/@?#\\s]+$" .endpoint) -}}
+{{- if not (regexMatch "^https?://[^/@?#\\s]+/?$" .endpoint) -}}
 {{- $wrong = append $wrong (printf "feedback.endpoint is %q: expected the http(s) address of the store, for example https://s3.example.org" .endpoint) -}}
 {{- end -}}
 {{- if not .credentialsSecret -}}

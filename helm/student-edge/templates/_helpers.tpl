@@ -1,9 +1,9 @@
 {{- define "student-edge.labels" -}}
 app.kubernetes.io/name: student-edge
 app.kubernetes.io/instance: {{ .Release.Name }}
-app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | replace "+" "_" | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
-helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
+helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
 {{- end }}
 
 {{- define "student-edge.selector" -}}
@@ -14,13 +14,13 @@ app.kubernetes.io/component: {{ .component }}
 
 {{- define "student-edge.image" -}}
 {{- with .Values.image -}}
-{{- if .digest }}{{ .repository }}@{{ .digest }}{{ else }}{{ .repository }}:{{ .tag | default $.Chart.AppVersion }}{{ end }}
+{{- if .digest }}{{ .repository }}@{{ .digest }}{{ else }}{{ .repository }}:{{ .tag | default ($.Chart.AppVersion | replace "+" "-") }}{{ end }}
 {{- end -}}
 {{- end }}
 
 {{- define "student-edge.pullSecret" -}}
 {{- with .Values.image.pullSecret -}}
-imagePullSecrets: [{ name: {{ . }} }]
+imagePullSecrets: [{ name: {{ quote . }} }]
 {{- end -}}
 {{- end }}
 
@@ -49,6 +49,11 @@ capabilities: { drop: [ALL] }
 {{- .Values.rollout.waitSeconds | int64 | default (include "student-edge.longestSeconds" . | int64) -}}
 {{- end }}
 
+{{- /* A number in one form, whether it came as 1000000 or as 1e6: the hash of the pods must not see a difference. */}}
+{{- define "student-edge.number" -}}
+{{- float64 . | toJson -}}
+{{- end }}
+
 {{- /* Port of an http(s) address. */}}
 {{- define "student-edge.port" -}}
 {{- $authority := regexReplaceAll "^(https?://[^/]*).*$" . "${1}" -}}
@@ -58,7 +63,7 @@ capabilities: { drop: [ALL] }
 {{- /* Changes when the node pods have to be replaced: with their template, and with the root that they read once. */}}
 {{- define "student-edge.runtime" -}}
 {{- $pod := include "student-edge.nodePod" . | fromYaml -}}
-{{- list $pod .Values.trust.root | toJson | sha256sum | trunc 12 -}}
+{{- list $pod (fromJson .Values.trust.root) | toJson | sha256sum | trunc 12 -}}
 {{- end }}
 
 {{- define "student-edge.target" -}}

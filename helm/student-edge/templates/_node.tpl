@@ -1,6 +1,7 @@
 {{- /* The spec of a node pod, once: the DaemonSet holds it, and its hash tells the controller when it changed. */}}
 {{- define "student-edge.nodePod" -}}
 {{- $feedback := .Values.feedback -}}
+{{- $feedbackCa := and $feedback.target $feedback.caConfigMap -}}
 automountServiceAccountToken: false
 enableServiceLinks: false
 {{- with include "student-edge.pullSecret" . }}
@@ -16,20 +17,20 @@ tolerations: {{- toYaml . | nindent 2 }}
 {{- end }}
 containers:
   - name: node
-    image: {{ include "student-edge.image" . }}
+    image: {{ include "student-edge.image" . | quote }}
     imagePullPolicy: {{ .Values.image.pullPolicy }}
     args:
       - edge.node
-      - --releases={{ .Values.releases.url }}
+      - {{ printf "--releases=%s" .Values.releases.url | quote }}
       {{- if .Values.releases.caConfigMap }}
       - --ca=/etc/edgedistill/ca/origin.crt
       {{- end }}
       - --root=/etc/edgedistill/trust/root.json
       - --state=/var/lib/edgedistill
-      - --name={{ .Values.release.name }}
+      - {{ printf "--name=%s" .Values.release.name | quote }}
       - --version-file=/etc/edgedistill/assignment/$(NODE_NAME)
       - --node-name=$(NODE_NAME)
-      - --poll-s={{ .Values.node.pollSeconds }}
+      - --poll-s={{ include "student-edge.number" .Values.node.pollSeconds }}
       - --update-memory-mb={{ .Values.node.updateMemory | int64 }}
       - --listen=0.0.0.0
       {{- with .Values.access }}
@@ -46,13 +47,13 @@ containers:
       {{- end }}
       {{- end }}
       {{- if $feedback.target }}
-      - --feedback={{ $feedback.target }}
-      - --feedback-margin={{ $feedback.margin }}
+      - {{ printf "--feedback=%s" $feedback.target | quote }}
+      - --feedback-margin={{ include "student-edge.number" $feedback.margin }}
       - --feedback-per-day={{ $feedback.perDay | int64 }}
-      - --feedback-every-s={{ $feedback.everySeconds }}
+      - --feedback-every-s={{ include "student-edge.number" $feedback.everySeconds }}
       {{- end }}
       {{- with .Values.drift.limit }}
-      - --drift-limit={{ . }}
+      - --drift-limit={{ include "student-edge.number" . }}
       {{- end }}
     env:
       - name: NODE_NAME
@@ -61,10 +62,10 @@ containers:
       - { name: EDGEDISTILL_FEEDBACK_ENDPOINT, value: {{ $feedback.endpoint | quote }} }
       - { name: EDGEDISTILL_FEEDBACK_REGION, value: {{ $feedback.region | quote }} }
       - name: EDGEDISTILL_FEEDBACK_ACCESS_KEY
-        valueFrom: { secretKeyRef: { name: {{ $feedback.credentialsSecret }}, key: access-key } }
+        valueFrom: { secretKeyRef: { name: {{ quote $feedback.credentialsSecret }}, key: access-key } }
       - name: EDGEDISTILL_FEEDBACK_SECRET_KEY
-        valueFrom: { secretKeyRef: { name: {{ $feedback.credentialsSecret }}, key: secret-key } }
-      {{- if $feedback.caConfigMap }}
+        valueFrom: { secretKeyRef: { name: {{ quote $feedback.credentialsSecret }}, key: secret-key } }
+      {{- if $feedbackCa }}
       - { name: EDGEDISTILL_FEEDBACK_CA, value: /etc/edgedistill/ca/feedback.crt }
       {{- end }}
       {{- end }}
@@ -76,14 +77,17 @@ containers:
     startupProbe:
       httpGet: { path: /v2/health/live, port: http, scheme: {{ $scheme }} }
       periodSeconds: 2
-      failureThreshold: 150
+      timeoutSeconds: 5
+      failureThreshold: 300
     livenessProbe:
       httpGet: { path: /v2/health/live, port: http, scheme: {{ $scheme }} }
       periodSeconds: 10
+      timeoutSeconds: 5
       failureThreshold: 6
     readinessProbe:
       httpGet: { path: /v2/health/ready, port: http, scheme: {{ $scheme }} }
       periodSeconds: 5
+      timeoutSeconds: 5
     resources: {{- toYaml .Values.node.resources | nindent 6 }}
     securityContext: {{- include "student-edge.containerSecurity" . | nindent 6 }}
     volumeMounts:
@@ -94,7 +98,7 @@ containers:
       {{- if .Values.access.tlsSecret }}
       - { name: access, mountPath: /etc/edgedistill/access, readOnly: true }
       {{- end }}
-      {{- if or .Values.releases.caConfigMap $feedback.caConfigMap }}
+      {{- if or .Values.releases.caConfigMap $feedbackCa }}
       - { name: ca, mountPath: /etc/edgedistill/ca, readOnly: true }
       {{- end }}
 volumes:
@@ -109,13 +113,13 @@ volumes:
         spec:
           accessModes: [ReadWriteOnce]
           {{- with .storageClassName }}
-          storageClassName: {{ . }}
+          storageClassName: {{ quote . }}
           {{- end }}
-          resources: { requests: { storage: {{ .size }} } }
+          resources: { requests: { storage: {{ quote .size }} } }
     {{- end }}
   {{- end }}
   - name: temporary
-    emptyDir: { sizeLimit: {{ .Values.node.temporarySize }} }
+    emptyDir: { sizeLimit: {{ quote .Values.node.temporarySize }} }
   - name: trust
     configMap: { name: {{ .Release.Name }}-trust }
   # Only the controller writes it; it is not there before the first rollout.
@@ -126,20 +130,20 @@ volumes:
     projected:
       defaultMode: 0440 # the pod's fsGroup reads them
       sources:
-        - secret: { name: {{ .Values.access.tlsSecret }}, items: [{ key: tls.crt, path: tls.crt }, { key: tls.key, path: tls.key }] }
+        - secret: { name: {{ quote .Values.access.tlsSecret }}, items: [{ key: tls.crt, path: tls.crt }, { key: tls.key, path: tls.key }] }
         {{- with .Values.access.tokenSecret }}
-        - secret: { name: {{ . }}, items: [{ key: token, path: token }] }
+        - secret: { name: {{ quote . }}, items: [{ key: token, path: token }] }
         {{- end }}
   {{- end }}
-  {{- if or .Values.releases.caConfigMap $feedback.caConfigMap }}
+  {{- if or .Values.releases.caConfigMap $feedbackCa }}
   - name: ca
     projected:
       sources:
         {{- with .Values.releases.caConfigMap }}
-        - configMap: { name: {{ . }}, items: [{ key: ca.crt, path: origin.crt }] }
+        - configMap: { name: {{ quote . }}, items: [{ key: ca.crt, path: origin.crt }] }
         {{- end }}
-        {{- with $feedback.caConfigMap }}
-        - configMap: { name: {{ . }}, items: [{ key: ca.crt, path: feedback.crt }] }
+        {{- with $feedbackCa }}
+        - configMap: { name: {{ quote . }}, items: [{ key: ca.crt, path: feedback.crt }] }
         {{- end }}
   {{- end }}
 {{- end }}
