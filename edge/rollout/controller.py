@@ -7,8 +7,9 @@ silent, how long a node is behind) begins anew then: nothing counts against a no
 import logging
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edge.rollout.decide import decide
 from edge.rollout.fleet import Fleet, stop_mark
@@ -29,6 +30,7 @@ class Look:
     target: Target
     decision: Decision
     replaced: int  # pods that were deleted
+    statuses: Mapping[str, Mapping[str, Any] | None]  # uid of a pod -> what it said; None: nothing
 
 
 class Controller:
@@ -62,7 +64,8 @@ class Controller:
             self._fleet.write(decision, before, target)
             self._tell(before.progress, decision.progress)
         # After the write: of two controllers only the one whose write counts gets here.
-        return Look(target, decision, sum(self._replace(name, target) for name in decision.replace))
+        replaced = sum(self._replace(name, target) for name in decision.replace)
+        return Look(target, decision, replaced, self._fleet.statuses())
 
     def _replace(self, node: str, target: Target) -> bool:
         pod = self._fleet.replace_pod(node)

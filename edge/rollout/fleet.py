@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from kubernetes import client
 
@@ -17,6 +18,7 @@ from edge.rollout import facts
 from edge.rollout.api import ApiError, call, connect, read, read_all
 from edge.rollout.model import Decision, NodeView, Progress, Target, Wave
 from edge.rollout.nodes import AT_ONCE, Asker, FarAsker, Looker, NearAsker
+from edge.rollout.statuses import Statuses
 from edgedistill.errors import RolloutError
 
 PROGRESS = "edgedistill.dev/rollout"
@@ -40,7 +42,7 @@ class Fleet:
     Args:
         release: name of the chart's release.
         namespace: its namespace.
-        through_api_server: ask the pods through the API server's proxy, for a laptop that cannot reach them.
+        through_api_server: for a laptop that cannot reach the pods: ask the controller what they told it.
         certificate: PEM file: the nodes' TLS certificate, or who signed it; for nodes that are asked directly.
 
     Raises:
@@ -53,7 +55,8 @@ class Fleet:
     ) -> None:
         self.release, self.namespace = release, namespace
         self._core = connect(AT_ONCE)
-        asker: Asker = FarAsker(self._core, namespace) if through_api_server else NearAsker(certificate)
+        statuses = Statuses(self._core, release, namespace)
+        asker: Asker = FarAsker(self._core, namespace, statuses) if through_api_server else NearAsker(certificate)
         self._looker = Looker(asker)
         self._target_uid = ""
         self._heartbeats: dict[str, datetime | None] = {}
@@ -77,6 +80,10 @@ class Fleet:
         pods = read_all(self._core.list_namespaced_pod, self.namespace, keep=facts.slim_pod, label_selector=labels)
         self._heartbeats = {facts.name_of(node): facts.heartbeat(node) for node in found}
         return self._looker.look(found, pods, is_tls=is_tls)
+
+    def statuses(self) -> dict[str, dict[str, Any] | None]:
+        """What the pods said at the last look, by their uids; None: nothing."""
+        return self._looker.statuses()
 
     def last_heard(self) -> dict[str, datetime]:
         """When each kubelet of the last look was heard: by its Lease, where those may be read, else by its status."""

@@ -5,8 +5,9 @@ import socket
 import threading
 import time
 from collections import Counter as Count
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -22,6 +23,7 @@ from edge.node.http_messages import Limits, Request, Response
 from edge.node.http_server import HttpServer
 from edge.rollout.controller import Look
 from edge.rollout.model import STATES
+from edge.rollout.statuses import PATH
 from edgedistill.errors import RolloutError
 
 _SECONDS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60)
@@ -37,6 +39,7 @@ class Metrics:
     def __init__(self, *, poll_s: float) -> None:
         self._limit_s = 10 * poll_s + 60
         self._finished = time.monotonic()  # the last look, whatever came of it
+        self._shown: tuple[float, Mapping[str, Any]] | None = None  # when the pods said what
         self.registry = registry = CollectorRegistry()
         by_wave = ["wave", "verdict"]
         self.nodes = Gauge(
@@ -60,6 +63,13 @@ class Metrics:
         """Whether a look was finished lately. One that the API server refused counts: a restart would not mend it."""
         return time.monotonic() - self._finished < self._limit_s
 
+    @property
+    def statuses(self) -> dict[str, Any]:
+        """What the pods said at the last look that came to an end, and how old that is."""
+        if self._shown is None:
+            return {}
+        return {"age_s": time.monotonic() - self._shown[0], "statuses": self._shown[1]}
+
     @contextmanager
     def look(self) -> Iterator[None]:
         """Count and time one look; a RolloutError is its outcome, and goes on."""
@@ -74,6 +84,7 @@ class Metrics:
 
     def show(self, look: Look) -> None:
         """Take over what a look saw."""
+        self._shown = time.monotonic(), look.statuses
         progress = look.decision.progress
         self.version.set(progress.version)
         self.wave.set(progress.wave + 1)
@@ -88,7 +99,7 @@ class Metrics:
 
 
 class Server:
-    """GET /healthz and /metrics, until it is closed.
+    """GET /healthz, /metrics, and what the pods said, until it is closed.
 
     Raises:
         RolloutError: the address cannot be listened on.
@@ -131,4 +142,6 @@ class Server:
             return Response.json({"well": is_well}, 200 if is_well else 503)
         if request.path == "/metrics":
             return Response(generate_latest(self._metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+        if request.path == PATH:
+            return Response.json(self._metrics.statuses)
         return Response.json({"error": "there is /healthz, and /metrics"}, 404)

@@ -15,6 +15,7 @@ from kubernetes import client
 from edge.rollout import facts
 from edge.rollout.model import NodeView
 from edge.rollout.pin import Pin
+from edge.rollout.statuses import Statuses
 
 STATUS_PORT = 8080
 TIMEOUT_S = 3.0  # of one question
@@ -27,6 +28,9 @@ _TOLD = ("active", "desired", "state", "refused")  # what is kept of a /status
 
 class Asker(Protocol):
     """A way to the pods."""
+
+    def refresh(self) -> None:
+        """Take over what changed since the last look. Not while pods are asked."""
 
     def ask(self, pod: facts.Object, *, is_tls: bool) -> dict[str, Any] | None:
         """A pod's /status; None: it gave none."""
@@ -48,7 +52,7 @@ class NearAsker:
         self._secure = [_pool(context) for context in self._pin.contexts] if self._pin else []
 
     def refresh(self) -> None:
-        """Take over a certificate that changed. Not while pods are asked."""
+        """Take over a certificate that changed."""
         if self._pin and self._pin.look():
             for one in self._secure:
                 one.clear()
@@ -66,12 +70,21 @@ class NearAsker:
 
 
 class FarAsker:
-    """Asks the pods through the API server's proxy, which checks no certificate of theirs."""
+    """Asks the controller what the pods told it; without one, the pods through the API server's proxy.
 
-    def __init__(self, core: Any, namespace: str) -> None:
-        self._core, self._namespace = core, namespace
+    The proxy checks no certificate of theirs, and network policies may be in its way.
+    """
+
+    def __init__(self, core: Any, namespace: str, statuses: Statuses) -> None:
+        self._core, self._namespace, self._statuses = core, namespace, statuses
+        self._told: Mapping[str, dict[str, Any] | None] | None = None
+
+    def refresh(self) -> None:
+        self._told = self._statuses.fetch()
 
     def ask(self, pod: facts.Object, *, is_tls: bool) -> dict[str, Any] | None:
+        if self._told is not None and pod["metadata"]["uid"] in self._told:
+            return self._told[pod["metadata"]["uid"]]
         name = f"{'https:' if is_tls else ''}{facts.name_of(pod)}:{STATUS_PORT}"
         try:
             answer = self._core.connect_get_namespaced_pod_proxy_with_path(
@@ -146,10 +159,13 @@ class Looker:
         answers = self._ask([name for name in fleet if name in heard and facts.is_running(by_node.get(name))], is_tls)
         return [self._view(node, by_node.get(name), answers, is_heard=name in heard) for name, node in fleet.items()]
 
+    def statuses(self) -> dict[str, dict[str, Any] | None]:
+        """What the pods said when they were asked last, by their uids; None: nothing."""
+        return {one.pod: one.status if one.unanswered is None else None for one in self._known.values() if one.asked}
+
     def _ask(self, names: list[str], is_tls: bool) -> dict[str, dict[str, Any] | None]:
         """The /status of each pod that was reached in time, the one that waits longest first; None: it gave none."""
-        if isinstance(self._asker, NearAsker):
-            self._asker.refresh()
+        self._asker.refresh()
         names.sort(key=lambda name: self._known[name].asked)
         ends = self._clock() + self._look_s
         answers: dict[str, dict[str, Any] | None] = {}

@@ -47,7 +47,7 @@ def test_what_a_look_saw_is_counted(metrics: Metrics, address: str) -> None:
     progress, waves = Progress(2, 7, 1, 1, 0.0, None, "rolling", ""), {"a": 0, "b": 1, "c": 2, "d": 2}
     verdicts = {"a": "confirmed", "b": "pending", "c": "waiting", "d": "waiting"}
     with metrics.look():
-        metrics.show(Look(TARGET, Decision(progress, {}, waves=waves, verdicts=verdicts), replaced=3))
+        metrics.show(Look(TARGET, Decision(progress, {}, waves=waves, verdicts=verdicts), replaced=3, statuses={}))
     status, text = get(f"{address}/metrics")
     assert status == 200
     for line in (
