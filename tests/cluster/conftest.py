@@ -3,39 +3,78 @@
 import os
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
+from tests.cluster.clusters import ONLY_TESTBED, Cluster, CurrentCluster, KindCluster
 from tests.cluster.fleet import CANARY, FLEET_LABEL, ONE_WAVE, Fleet, fleet_values, namespace
-from tests.cluster.origin import Origin, Press, Releases
+from tests.cluster.origin import (
+    BucketOrigin,
+    BucketReleases,
+    FolderOrigin,
+    Origin,
+    Press,
+    Releases,
+    run_pipeline,
+)
+from tests.cluster.testbed.minio import wait_pipeline_runs
 from tests.cluster.testbed.testbed import Testbed
 
 
 @pytest.fixture(scope="session")
-def testbed() -> Testbed:
-    """The testbed that `tests.cluster.run` brought up around this process."""
-    bed = Testbed()
-    if not bed.kubeconfig.exists():
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """The cluster that CLUSTER names; the testbed was brought up by `tests.cluster.run` around this process."""
+    kind = os.environ.get("CLUSTER", "testbed")
+    found: Cluster
+    try:
+        if kind == "testbed":
+            found = Testbed()
+        elif kind == "current":
+            kubeconfig = Path(os.environ.get("KUBECONFIG", Path.home() / ".kube" / "config"))
+            found = CurrentCluster(tmp_path_factory.mktemp("current") / "cluster", kubeconfig)
+        elif kind == "kind":
+            found = KindCluster(tmp_path_factory.mktemp("kind") / "cluster")
+        else:
+            pytest.fail(f"CLUSTER is {kind!r}; expected testbed, current or kind")
+    except (FileNotFoundError, RuntimeError) as error:
+        pytest.fail(f"no cluster: {error}")
+    if not found.kubeconfig.exists():
         pytest.fail("the testbed is not up; run: make test-cluster")
-    os.environ["KUBECONFIG"] = str(bed.kubeconfig)
-    return bed
+    os.environ["KUBECONFIG"] = str(found.kubeconfig)
+    yield found
+    if kind != "testbed":
+        found.down()
 
 
 @pytest.fixture(scope="session")
-def releases(tmp_path_factory: pytest.TempPathFactory) -> Releases:
-    """Three releases: versions 1, 2 and 3."""
-    found = Releases(tmp_path_factory.mktemp("home"))
-    for seed in (1, 2, 3):
-        record = found.make(seed)
-        assert record["release"]["version"] == seed
-        assert record["metrics"]["student_int8"]["top1"] > 0.5
-    return found
+def testbed(cluster: Cluster) -> Testbed:
+    """The testbed, for tests that cut links, stop the API server or touch the processes of nodes."""
+    if not isinstance(cluster, Testbed):
+        pytest.skip(ONLY_TESTBED)
+    return cluster
 
 
 @pytest.fixture(scope="session")
-def origin(releases: Releases) -> Iterator[Origin]:
-    """The releases, served in the cloud's network."""
-    server = Origin(releases.folder)
+def releases(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Releases:
+    """Versions 1, 2 and 3, and whatever the tests publish."""
+    if not isinstance(cluster, Testbed):
+        return run_pipeline(tmp_path_factory.mktemp("home"))
+    bucket = cluster.releases
+    wait_pipeline_runs(bucket, cluster.processes)
+    return BucketReleases(bucket.home, bucket.store(), bucket=bucket)
+
+
+@pytest.fixture(scope="session")
+def origin(cluster: Cluster, releases: Releases) -> Iterator[Origin]:
+    """Where the nodes read the releases."""
+    if not isinstance(cluster, Testbed) and "ORIGIN_ADDRESS" not in os.environ:
+        pytest.fail("nodes need an address of this machine to read releases from; set ORIGIN_ADDRESS")
+    server: Origin = (
+        BucketOrigin(cluster.releases)
+        if isinstance(cluster, Testbed)
+        else FolderOrigin(releases.home / "store" / "releases")
+    )
     yield server
     server.close()
 
@@ -47,19 +86,19 @@ def press(releases: Releases, tmp_path_factory: pytest.TempPathFactory) -> Press
 
 
 @pytest.fixture(scope="session")
-def fleet(testbed: Testbed, releases: Releases, origin: Origin) -> Iterator[Fleet]:
+def fleet(cluster: Cluster, releases: Releases, origin: Origin) -> Iterator[Fleet]:
     """Release 1 on all nodes, with edge-1 as canary. Tests share it; each begins with whatever release it serves."""
-    testbed.kubectl("label", "--overwrite", "node", "edge-1", f"{CANARY['key']}={CANARY['value']}")
-    testbed.kubectl("label", "--overwrite", "nodes", "--all", f"{FLEET_LABEL}=yes")
+    cluster.kubectl("label", "--overwrite", "node", "edge-1", f"{CANARY['key']}={CANARY['value']}")
+    cluster.kubectl("label", "--overwrite", "nodes", "--all", f"{FLEET_LABEL}=yes")
     values = fleet_values(releases.name, origin.url, releases.root.read_text())
-    found = Fleet(testbed, namespace(), values, testbed.folder / "bin" / "helm")
+    found = Fleet(cluster, namespace(), values, cluster.folder / "bin" / "helm")
     found.make_namespace()
     done = found.call("install", version=1, change=ONE_WAVE)
     assert done.returncode == 0, done.stderr
     found.ended("done")
     yield found
     found.call("uninstall", "--wait")
-    testbed.kubectl("delete", "namespace", found.namespace)
+    cluster.kubectl("delete", "namespace", found.namespace)
 
 
 @pytest.fixture

@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from tests.cluster.clusters import ONLY_TESTBED, Cluster
 from tests.cluster.testbed.images import EDGE_IMAGE, REPOSITORY
 from tests.cluster.testbed.testbed import Testbed
 from tests.pipeline.conftest import COMMAND
@@ -34,17 +37,17 @@ def namespace(kind: str = "") -> str:
 
 @dataclass
 class Fleet:
-    """The chart on the testbed.
+    """The chart on a cluster.
 
     Args:
-        testbed: the cluster.
+        cluster: the testbed, or another one.
         namespace: made restricted, by `make_namespace`.
         values: of every upgrade; a test changes some.
         helm: the program.
         name: of the helm release.
     """
 
-    testbed: Testbed
+    cluster: Cluster
     namespace: str
     values: dict[str, Any]
     helm: Path
@@ -53,18 +56,18 @@ class Fleet:
 
     def make_namespace(self) -> None:
         """A namespace that enforces the restricted Pod Security standard."""
-        if f"namespace/{self.namespace}" not in self.testbed.kubectl("get", "namespaces", "-o", "name").split():
-            self.testbed.kubectl("create", "namespace", self.namespace)
-        self.testbed.kubectl("label", "--overwrite", "namespace", self.namespace, RESTRICTED)
+        if f"namespace/{self.namespace}" not in self.cluster.kubectl("get", "namespaces", "-o", "name").split():
+            self.cluster.kubectl("create", "namespace", self.namespace)
+        self.cluster.kubectl("label", "--overwrite", "namespace", self.namespace, RESTRICTED)
 
     def kubectl(self, *arguments: str) -> str:
         """kubectl in the fleet's namespace."""
-        return self.testbed.kubectl("-n", self.namespace, *arguments)
+        return self.cluster.kubectl("-n", self.namespace, *arguments)
 
     def command(self, verb: str, *flags: str) -> list[str]:
         """A helm command line on this release."""
         chart = [str(CHART), "--values", "-"] if verb in ("install", "upgrade") else []
-        rest = ["--timeout", "5m"] if verb not in ("get", "status") else []
+        rest = [] if verb == "get" else ["--timeout", "5m"]
         where = ["--namespace", self.namespace]
         head = [str(self.helm), verb, *(["values"] if verb == "get" else []), self.name]
         return [*head, *chart, *where, *rest, *flags]
@@ -100,13 +103,10 @@ class Fleet:
         done = self.call("upgrade", *flags, version=version, change=change)
         assert done.returncode == 0, done.stderr + done.stdout
 
-    def cli_command(self, *arguments: str) -> list[str]:
-        """The command line of `edgedistill fleet ...` on this fleet."""
-        return [COMMAND, "fleet", "--release", self.name, "--namespace", self.namespace, *arguments]
-
     def cli(self, *arguments: str) -> Done:
-        """Run it; its failure is the caller's to judge."""
-        return subprocess.run(self.cli_command(*arguments), capture_output=True, text=True, check=False)
+        """`edgedistill fleet ...` on this fleet."""
+        command = [COMMAND, "fleet", "--release", self.name, "--namespace", self.namespace, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
 
     def document(self) -> dict[str, Any]:
         """What `edgedistill fleet status --json` says."""
@@ -170,7 +170,7 @@ class Fleet:
 
     def addresses(self) -> dict[str, str]:
         """Node -> address of its pod."""
-        return {node: pod["status"]["podIP"] for node, pod in self.pods().items() if "podIP" in pod["status"]}
+        return {node: self.cluster.reach(pod) for node, pod in self.pods().items() if "podIP" in pod["status"]}
 
     def identity(self) -> dict[str, tuple[str, int]]:
         """Node -> its pod's uid and restarts."""
@@ -195,7 +195,9 @@ class Fleet:
         return [one["message"] for one in sorted(found, key=lambda one: one["metadata"]["creationTimestamp"])]
 
     def process(self, pod: Mapping[str, Any], module: str = "edge.node") -> int:
-        """The process of a pod that runs this module, as this machine numbers it."""
+        """The process of a pod that runs this module, as this machine numbers it; only on the testbed."""
+        if not isinstance(self.cluster, Testbed):
+            pytest.skip(ONLY_TESTBED)
         mark = f"pod{pod['metadata']['uid']}"
         for path in Path("/proc").glob("[0-9]*"):
             try:
@@ -235,9 +237,9 @@ def fleet_values(name: str, releases: str, root: str) -> dict[str, Any]:
         releases: address of the origin.
         root: text of the root of trust.
     """
-    repository, _, tag = EDGE_IMAGE.rpartition(":")
+    repository, _, tag = os.environ.get("EDGE_IMAGE", EDGE_IMAGE).rpartition(":")
     return {
-        "image": {"repository": repository, "tag": tag, "pullPolicy": "Never"},
+        "image": {"repository": repository, "tag": tag, "pullPolicy": "IfNotPresent"},
         "release": {"name": name},
         "releases": {"url": releases},
         "trust": {"root": root},
@@ -250,7 +252,6 @@ def fleet_values(name: str, releases: str, root: str) -> dict[str, Any]:
         },
         "node": {"pollSeconds": 1},
         "nodeSelector": {FLEET_LABEL: "yes"},
-        "controller": {"nodeSelector": {"kubernetes.io/hostname": "edge-2"}},  # the one whose link is never cut
     }
 
 

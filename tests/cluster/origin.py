@@ -1,7 +1,9 @@
-"""The place where releases are kept, as a web server in the cloud's network, and what is published there."""
+"""Where releases are kept and nodes read them, MinIO on the testbed, and what is published there."""
 
 import functools
+import io
 import itertools
+import os
 import subprocess
 import threading
 from collections import Counter
@@ -9,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Protocol
 
 import openvino as ov
 
@@ -17,31 +19,31 @@ from edgedistill import signing
 from edgedistill.bundle import MANIFEST, Manifest, write_bundle
 from edgedistill.storage import ObjectStore, open_store
 from tests.cluster.testbed.images import REPOSITORY
-from tests.cluster.testbed.network import CLOUD_ADDRESS, NODES
+from tests.cluster.testbed.minio import BUCKET, SEEDS, ReleaseStore
 from tests.edge import bad_models
 from tests.edge.conftest import Publisher
-from tests.pipeline.conftest import Home
 
 
 @dataclass
 class Releases:
-    """An embedded home with a few releases, each of a `make pipeline-run` of its own."""
+    """A repository with three releases, each of a `make pipeline-run` of its own.
+
+    Args:
+        home: of the runs; holds the signing keys.
+        store: where they were published.
+        name: of the releases.
+    """
 
     home: Path
+    store: ObjectStore
     name: str = "demo"
 
     @property
-    def store(self) -> ObjectStore:
-        return open_store(self.home / "store")
-
-    @property
-    def folder(self) -> Path:
-        """What a node is told as --releases."""
-        return self.home / "store" / "releases"
-
-    @property
     def root(self) -> Path:
-        return self.folder / "metadata" / "1.root.json"
+        """A copy of the operator's 1.root.json."""
+        path = self.home / "1.root.json"
+        path.write_bytes(self.store.get("releases/metadata/1.root.json"))
+        return path
 
     @property
     def keys(self) -> Path:
@@ -56,29 +58,91 @@ class Releases:
             found[f"{folder}/{name.partition('.')[2]}".lstrip("/")] = self.store.get(key)
         return found
 
-    def make(self, seed: int) -> dict[str, Any]:
-        """Run the pipeline with another seed and give its record."""
-        arguments = f"ARGS=--home {self.home} --set distill.seed={seed}"
-        command = ["make", "--no-print-directory", "pipeline-run", "PRESET=tiny", arguments]
+    def key(self, version: int, name: str) -> str:
+        """Where the store holds a file of a release."""
+        prefix = f"releases/targets/{self.name}/{version}/"
+        return next(key for key in self.store.list(prefix) if key.endswith(f".{name}"))
+
+    def overwrite(self, key: str, data: bytes) -> None:
+        """What the pipeline never does, but who has got hold of the store may."""
+        (self.home / "store" / key).write_bytes(data)
+
+
+@dataclass
+class BucketReleases(Releases):
+    """Releases in the testbed's MinIO."""
+
+    bucket: ReleaseStore | None = None
+
+    def overwrite(self, key: str, data: bytes) -> None:
+        assert self.bucket is not None
+        self.bucket.client().put_object(BUCKET, key, io.BytesIO(data), len(data))
+
+
+def run_pipeline(home: Path) -> Releases:
+    """Three releases in a folder, elsewhere than on the testbed, which makes its own while it comes up."""
+    for seed in SEEDS:
+        command = ["make", "--no-print-directory", "pipeline-run", "PRESET=tiny"]
+        command += [f"ARGS=--home {home} --set distill.seed={seed}"]
         done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr[-2000:]
-        return Home(self.home).record()
+    return Releases(home, open_store(home / "store"))
 
 
-class Origin(ThreadingHTTPServer):
-    """Serves a folder. `sent` counts the bytes of bodies by node; a pod's address tells its node."""
+class Origin(Protocol):
+    """Where nodes read."""
+
+    url: str
+
+    @property
+    def sent(self) -> Counter[str]:
+        """Node -> bytes that it fetched since `count_from_now`; empty where nobody can tell nodes apart."""
+
+    def count_from_now(self) -> None:
+        """Begin to count at zero."""
+
+    def close(self) -> None:
+        """Serve no more."""
+
+
+class BucketOrigin:
+    """The testbed's MinIO, as everybody may read it."""
+
+    def __init__(self, bucket: ReleaseStore) -> None:
+        self._bucket, self.url = bucket, bucket.url
+
+    @property
+    def sent(self) -> Counter[str]:
+        return self._bucket.sent()
+
+    def count_from_now(self) -> None:
+        self._bucket.count_from_now()
+
+    def close(self) -> None:
+        """It goes with the testbed."""
+
+
+class FolderOrigin(ThreadingHTTPServer):
+    """A web server over a folder, at an address of this machine that pods reach: ORIGIN_ADDRESS."""
 
     daemon_threads = True
 
     def __init__(self, folder: Path) -> None:
-        self.sent: Counter[str] = Counter()
-        handler = functools.partial(_Handler, directory=str(folder))
-        super().__init__((CLOUD_ADDRESS, 0), handler)
+        """
+        Raises:
+            KeyError: ORIGIN_ADDRESS is not set.
+        """
+        address = os.environ["ORIGIN_ADDRESS"]
+        super().__init__((address, 0), functools.partial(_Handler, directory=str(folder)))
+        self.url = f"http://{address}:{self.server_address[1]}"
         threading.Thread(target=self.serve_forever, args=[0.1], daemon=True).start()
 
     @property
-    def url(self) -> str:
-        return f"http://{CLOUD_ADDRESS}:{self.server_address[1]}"
+    def sent(self) -> Counter[str]:
+        return Counter()
+
+    def count_from_now(self) -> None:
+        """It does not count."""
 
     def close(self) -> None:
         self.shutdown()
@@ -89,15 +153,6 @@ class Origin(ThreadingHTTPServer):
 
 
 class _Handler(SimpleHTTPRequestHandler):
-    server: Origin
-
-    def copyfile(self, source: Any, outputfile: BinaryIO) -> None:  # type: ignore[override]
-        data = source.read()
-        outputfile.write(data)
-        address = str(self.client_address[0])
-        node = next((one.name for one in NODES if address.startswith(one.pods.removesuffix("0/24"))), address)
-        self.server.sent[node] += len(data)
-
     def log_message(self, format: str, *args: object) -> None:
         """Quiet."""
 
@@ -144,8 +199,3 @@ class Press:
     def picture(self) -> bytes:
         """One of the golden pictures."""
         return next(data for name, data in self.releases.files(1).items() if name.endswith(".png"))
-
-    def target_file(self, version: int, name: str) -> Path:
-        """Where the origin holds a file of a release."""
-        folder = self.releases.folder / "targets" / self.releases.name / str(version)
-        return next(folder.glob(f"*.{name}"))

@@ -1,9 +1,11 @@
 """Bring the testbed up, run the cluster tests inside its network, remove it whatever happened.
 
-python -m tests.cluster.run [pytest options]      (root; docs: tests/cluster/README.md)
+python -m tests.cluster.run [pytest options]      (root; with CLUSTER=kind or CLUSTER=current on another cluster)
 """
 
+import os
 import signal
+import subprocess
 import sys
 
 from tests.cluster.testbed.network import CLOUD
@@ -12,12 +14,14 @@ from tests.cluster.testbed.testbed import TESTS, Testbed, leftovers, phase
 
 def main() -> int:
     """Exit status of pytest; 1 when something was left behind or nothing could begin."""
+    command = [sys.executable, "-m", "pytest", "-m", "cluster", "tests/cluster", *sys.argv[1:]]
+    if os.environ.get("CLUSTER", "testbed") != "testbed":
+        return subprocess.run(command, check=False).returncode
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit("tests.cluster: ended"))
     testbed = Testbed()
     try:
         testbed.up()
-        command = [sys.executable, "-m", "pytest", "-m", "cluster", "tests/cluster", *sys.argv[1:]]
         with phase("tests"):
             status = testbed.processes.run_here(TESTS, command, namespace=CLOUD)
     except (PermissionError, FileNotFoundError, TimeoutError, RuntimeError) as error:

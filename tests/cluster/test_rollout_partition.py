@@ -24,7 +24,7 @@ FIRST, _, THIRD = NODES
 
 
 @pytest.fixture
-def links() -> Iterator[None]:
+def links(testbed: Testbed) -> Iterator[None]:
     """Every link is whole at the end."""
     yield
     for node in NODES:

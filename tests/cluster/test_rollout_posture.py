@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.cluster.clusters import Cluster
 from tests.cluster.fleet import CHART, Fleet, namespace
-from tests.cluster.testbed.testbed import Testbed
 
 pytestmark = pytest.mark.cluster
 CASES = sorted((CHART / "ci").glob("*-values.yaml"))
@@ -20,9 +20,9 @@ RULE = re.compile(r"^(\S*)\s+\[(.*?)\]\s+\[(.*?)\]\s+\[(.*?)\]$")
 Rules = dict[tuple[str, str], set[str]]  # (resource, name of one object or empty) -> verbs
 
 
-def allowed(testbed: Testbed, space: str, account: str) -> Rules:
+def allowed(cluster: Cluster, space: str, account: str) -> Rules:
     """What `kubectl auth can-i --list` says that an account may do in its namespace."""
-    text = testbed.kubectl("auth", "can-i", "--list", "-n", space, f"--as=system:serviceaccount:{space}:{account}")
+    text = cluster.kubectl("auth", "can-i", "--list", "-n", space, f"--as=system:serviceaccount:{space}:{account}")
     rules: Rules = {}
     for match in filter(None, map(RULE.match, text.splitlines())):
         resource, _, names, verbs = match.groups()
@@ -32,16 +32,16 @@ def allowed(testbed: Testbed, space: str, account: str) -> Rules:
     return rules
 
 
-def test_each_account_may_do_what_the_golden_list_says(testbed: Testbed, fleet: Fleet) -> None:
+def test_each_account_may_do_what_the_golden_list_says(cluster: Cluster, fleet: Fleet) -> None:
     accounts = json.loads(fleet.kubectl("get", "serviceaccounts", "-o", "json"))["items"]
     assert {one["metadata"]["name"] for one in accounts} == {"default", "student-edge-controller"}
-    everybody = allowed(testbed, fleet.namespace, "default")
+    everybody = allowed(cluster, fleet.namespace, "default")
     assert {resource for resource, _ in everybody} <= {
         "selfsubjectreviews.authentication.k8s.io",
         "selfsubjectaccessreviews.authorization.k8s.io",
         "selfsubjectrulesreviews.authorization.k8s.io",
     }
-    found = allowed(testbed, fleet.namespace, "student-edge-controller")
+    found = allowed(cluster, fleet.namespace, "student-edge-controller")
     assert {rule: verbs for rule, verbs in found.items() if rule not in everybody} == {
         ("configmaps", ""): {"create"},
         ("configmaps", "student-edge-target"): {"get"},
@@ -50,17 +50,17 @@ def test_each_account_may_do_what_the_golden_list_says(testbed: Testbed, fleet: 
         ("events", ""): {"create"},
         ("nodes", ""): {"list"},
     }
-    elsewhere = allowed(testbed, "kube-system", "student-edge-controller")
+    elsewhere = allowed(cluster, "kube-system", "student-edge-controller")
     assert elsewhere == everybody, "an account of that name in another namespace"
 
 
-def test_a_wider_account_would_be_noticed(testbed: Testbed, fleet: Fleet) -> None:
+def test_a_wider_account_would_be_noticed(cluster: Cluster, fleet: Fleet) -> None:
     """Negative control."""
     account = f"--serviceaccount={fleet.namespace}:default"
     fleet.kubectl("create", "role", "wider", "--verb=get", "--resource=secrets")
     fleet.kubectl("create", "rolebinding", "wider", "--role=wider", account)
     try:
-        assert ("secrets", "") in allowed(testbed, fleet.namespace, "default")
+        assert ("secrets", "") in allowed(cluster, fleet.namespace, "default")
     finally:
         fleet.kubectl("delete", "rolebinding/wider", "role/wider")
 
@@ -96,12 +96,12 @@ def test_no_secret_lies_in_values_or_config_maps(fleet: Fleet) -> None:
 
 
 @pytest.fixture(scope="module")
-def restricted(testbed: Testbed) -> Iterator[Fleet]:
+def restricted(cluster: Cluster) -> Iterator[Fleet]:
     """A restricted namespace of its own."""
-    found = Fleet(testbed, namespace("dry-run"), {}, testbed.folder / "bin" / "helm")
+    found = Fleet(cluster, namespace("dry-run"), {}, cluster.folder / "bin" / "helm")
     found.make_namespace()
     yield found
-    testbed.kubectl("delete", "namespace", found.namespace)
+    cluster.kubectl("delete", "namespace", found.namespace)
 
 
 def rendered(fleet: Fleet, case: Path) -> list[dict[str, Any]]:
@@ -132,12 +132,12 @@ def test_the_api_server_takes_every_case_in_a_restricted_namespace(restricted: F
     pods = pods_of(documents)
     assert len(pods) >= 3
     apply = ["apply", "--server-side", "--dry-run=server", "--validate=strict", "-n", restricted.namespace, "-f", "-"]
-    restricted.testbed.kubectl(*apply, document=_list(documents))
+    restricted.cluster.kubectl(*apply, document=_list(documents))
     if case.name == "host-path-values.yaml":
         with pytest.raises(RuntimeError, match=r"violates PodSecurity.*hostPath"):
-            restricted.testbed.kubectl(*apply, document=_list(pods))
+            restricted.cluster.kubectl(*apply, document=_list(pods))
     else:
-        restricted.testbed.kubectl(*apply, document=_list(pods))
+        restricted.cluster.kubectl(*apply, document=_list(pods))
 
 
 def _list(items: list[dict[str, Any]]) -> dict[str, Any]:

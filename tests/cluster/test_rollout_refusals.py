@@ -85,18 +85,20 @@ def test_helm_itself_fails_and_says_why(fleet: Fleet, press: Press) -> None:
 
 
 @pytest.mark.case("over budget")
-def test_a_tampered_release_is_refused_by_every_node(fleet: Fleet, press: Press, tell: Tell) -> None:
+def test_a_tampered_release_is_refused_by_every_node(
+    fleet: Fleet, press: Press, releases: Releases, tell: Tell
+) -> None:
     settled = fleet.settled()
     version = press.again()
-    file = press.target_file(version, "model.bin")
-    good = file.read_bytes()
-    file.write_bytes(good[:100] + bytes([good[100] ^ 1]) + good[101:])
+    key = releases.key(version, "model.bin")
+    good = releases.store.get(key)
+    releases.overwrite(key, good[:100] + bytes([good[100] ^ 1]) + good[101:])
     fleet.upgrade(version, {"rollout": EVERY_NODE})
     assert "failed: wrong_digest" in fleet.ended("stopped")
     fleet.until(lambda: fleet.active() == dict.fromkeys(NAMES, settled), "all serve the old release")
     for node in NAMES:
         assert (version, "wrong_digest") in [(q["version"], q["reason"]) for q in fleet.said(node)["quarantined"]]
-    file.write_bytes(good)
+    releases.overwrite(key, good)
     tell("tampered release", "one bit of the weights: refused by 3 of 3 nodes")
 
 
@@ -104,21 +106,21 @@ def test_an_old_metadata_set_is_refused_by_every_node(
     fleet: Fleet, origin: Origin, press: Press, releases: Releases, tell: Tell
 ) -> None:
     """A replay: what the origin offered before the last releases; every other file of the set still lies there."""
-    timestamp = releases.folder / "metadata" / "timestamp.json"
-    settled, old = fleet.settled(), timestamp.read_bytes()
+    timestamp = "releases/metadata/timestamp.json"
+    settled, old = fleet.settled(), releases.store.get(timestamp)
     version = press.again()
-    new = timestamp.read_bytes()
+    new = releases.store.get(timestamp)
     # The nodes see the newer set, and one digest of it that none of them has.
     fleet.upgrade(version + 1, {"rollout": EVERY_NODE})
     assert "failed: not_listed" in fleet.ended("stopped")
-    timestamp.write_bytes(old)
+    releases.overwrite(timestamp, old)
     try:
         fleet.upgrade(version, {"rollout": EVERY_NODE})
         assert "failed: old_metadata" in fleet.ended("stopped")
         for node in NAMES:
             assert "old_metadata" in [event["reason"] for event in fleet.said(node)["events"]]
     finally:
-        timestamp.write_bytes(new)
+        releases.overwrite(timestamp, new)
     # Whoever still wanted it when the set was whole again may have taken it for a moment.
     fleet.until(lambda: fleet.active() == dict.fromkeys(NAMES, settled), "all serve the old release")
     tell("replayed metadata", "refused by 3 of 3 nodes")

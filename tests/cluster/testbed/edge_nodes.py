@@ -15,6 +15,7 @@ from tests.cluster.testbed.processes import Processes, run
 CGROUPS = Path("/sys/fs/cgroup")
 CNI_CACHE = Path("/var/lib/cni/results")  # libcni's own; no setting moves it
 CNI_NAME = "edgedistill-testbed"
+LOG_LINKS = Path("/var/log/containers")  # the kubelet's own; no setting moves it
 SHIM_SOCKETS = Path("/run/containerd/s")  # containerd's own; no setting moves it
 PAUSE = "localhost/pause:1"
 READY_S = 120
@@ -102,6 +103,11 @@ def remove_sockets(node: EdgeNode, folder: Path) -> None:
         socket = Path(address.read_text().removeprefix("unix://"))
         if socket.parent == SHIM_SOCKETS:
             socket.unlink(missing_ok=True)
+
+
+def log_links(folder: Path) -> list[Path]:
+    """The kubelets' links to logs of containers, those that point into a folder."""
+    return [path for path in LOG_LINKS.glob("*") if path.is_symlink() and path.readlink().is_relative_to(folder)]
 
 
 def remove_cgroups(node: EdgeNode) -> None:

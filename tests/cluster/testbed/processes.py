@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+_STARTED: list["subprocess.Popen[bytes]"] = []  # they outlive what started them; Popen warns when it is dropped early
 # A process runs what it shall run only after its pid is on disk: one that nobody remembers could never be ended.
 _GATE = ["sh", "-c", 'read -r go && exec "$@" < /dev/null', "sh"]
 
@@ -107,14 +108,13 @@ class Processes:
     def _start(self, name: str, command: list[str], namespace: str, environment: dict[str, str], log: Any) -> int:
         process = self._popen(command, namespace, environment, log)
         self._remember(name, process, command, namespace)
-        process.returncode = 0  # it outlives the object, which would warn of that when it goes
         return process.pid
 
     def _popen(
         self, command: list[str], namespace: str, environment: dict[str, str], log: Any
     ) -> "subprocess.Popen[bytes]":
         # Not `ip netns exec`: that mounts /sys anew and hides the cgroups from the kubelet.
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [*_GATE, "nsenter", f"--net=/run/netns/{namespace}", *command],
             stdin=subprocess.PIPE,
             stdout=log,
@@ -122,6 +122,8 @@ class Processes:
             env=os.environ | environment,
             start_new_session=True,
         )
+        _STARTED.append(process)
+        return process
 
     def _remember(self, name: str, process: "subprocess.Popen[bytes]", command: list[str], namespace: str) -> None:
         known = self._read()

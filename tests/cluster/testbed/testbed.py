@@ -10,9 +10,10 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from tests.cluster.testbed.control_plane import start_control_plane, wait_ready
 from tests.cluster.testbed.edge_nodes import (
@@ -22,12 +23,14 @@ from tests.cluster.testbed.edge_nodes import (
     READY_S,
     end_containers,
     import_image,
+    log_links,
     remove_cgroups,
     remove_pod_networks,
     remove_sockets,
     start_node,
 )
 from tests.cluster.testbed.images import EDGE_IMAGE, build_images
+from tests.cluster.testbed.minio import ReleaseStore, start_minio, start_pipeline_runs
 from tests.cluster.testbed.network import CLOUD, NODES, EdgeNode, make_network, remove_network
 from tests.cluster.testbed.pki import make_certificates
 from tests.cluster.testbed.processes import Processes, run
@@ -68,6 +71,7 @@ class Testbed:
         self.folder = STORAGE
         self.processes = Processes(STORAGE)
         self.kubeconfig = STORAGE / "pki" / "admin.kubeconfig"
+        self.releases = ReleaseStore(STORAGE / "minio")
 
     def up(self) -> None:
         """Build what is missing and start everything. What an earlier, killed run left is removed first.
@@ -79,19 +83,22 @@ class Testbed:
         """
         _check_machine()
         with phase("programs from Go modules"):
-            folders = [built(module) for module in ("kubernetes", "helm", "storage")]
+            folders = [built(module) for module in ("kubernetes", "helm", "storage", "minio")]
         with phase("removing what was left"):
             self.down()
         self.folder.mkdir(parents=True, mode=0o700)
-        with phase("images"):
-            images = build_images(self.folder / "images")
         (self.folder / "bin").mkdir()
         for program in (program for folder in folders for program in folder.iterdir()):
             if os.access(program, os.X_OK):
                 (self.folder / "bin" / program.name).symlink_to(program)
         binaries = self.folder / "bin"
+        make_network()
+        with phase("MinIO"):
+            start_minio(self.folder / "minio", binaries / "minio", self.processes)
+            start_pipeline_runs(self.releases, self.processes)
+        with phase("images"):
+            images = build_images(self.folder / "images")
         with phase("control plane"):
-            make_network()
             make_certificates(self.folder / "pki", [(node.name, node.address) for node in NODES])
             start_control_plane(self.folder, binaries, self.processes)
         with phase("nodes"):
@@ -124,6 +131,8 @@ class Testbed:
         for folder in (self.folder, *CACHE.glob("buildah-*")):
             _unmount(folder)
         remove_network()
+        for path in log_links(self.folder):
+            path.unlink()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def kubectl(self, *arguments: str, document: object = None) -> str:
@@ -135,6 +144,10 @@ class Testbed:
         program = str(self.folder / "bin" / "kubectl")
         text = None if document is None else json.dumps(document)
         return run(program, f"--kubeconfig={self.kubeconfig}", *arguments, namespace=CLOUD, text=text)
+
+    def reach(self, pod: Mapping[str, Any]) -> str:
+        """The address of a pod: the cloud has a route to it."""
+        return str(pod["status"]["podIP"])
 
     def stop_api_server(self) -> None:
         """kill -9. Nodes and pods go on; nobody can learn or change anything through it."""
@@ -179,7 +192,7 @@ def leftovers() -> list[str]:
     stores = (STORAGE, *CACHE.glob("buildah-*"))
     found += [f"mount: {point}" for point in _mount_points() if any(point.is_relative_to(one) for one in stores)]
     found += [f"cgroup: {path}" for pattern in ("edt-*", "*/edt-*") for path in CGROUPS.glob(pattern)]
-    found += [f"pod log: {path}" for path in Path("/var/log/containers").glob("*") if STORAGE in path.resolve().parents]
+    found += [f"pod log: {path}" for path in log_links(STORAGE)]
     return found + [f"process: {pid}" for pid in _processes()]
 
 
