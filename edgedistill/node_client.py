@@ -12,6 +12,7 @@ from urllib.parse import quote, urlsplit
 from edgedistill.errors import ConfigError, NodeError
 
 _HEADER = "Inference-Header-Content-Length"
+_BYTES = 16 << 20  # of an answer
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,10 @@ class NodeClient:
             raise ConfigError(f"{self.options.address} is {address!r}, expected an address like http://127.0.0.1:8080")
         self.address = address.rstrip("/")
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self._tls, self._timeout_s = tls, timeout_s
+        self._timeout_s = timeout_s
+        # Neither a proxy of the environment nor a redirect: either would carry the token to somebody else.
+        secure = urllib.request.HTTPSHandler(context=tls)
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect, secure)
 
     def models(self) -> list[dict[str, Any]]:
         """The release that the node serves, as a list of one; empty: none yet."""
@@ -74,8 +78,8 @@ class NodeClient:
         """One request; the answer's JSON."""
         request = urllib.request.Request(self.address + path, body, self._headers | (headers or {}))
         try:
-            with urllib.request.urlopen(request, timeout=self._timeout_s, context=self._tls) as answer:
-                return json.load(answer)
+            with self._opener.open(request, timeout=self._timeout_s) as answer:
+                return json.loads(answer.read(_BYTES))
         except urllib.error.HTTPError as error:
             with error:
                 raise NodeError(f"{self.address}: {self._reason(error)}") from error
@@ -87,7 +91,7 @@ class NodeClient:
                 else (f"start one, or give {self.options.address} URL")
             )
             raise NodeError(f"{self.address} does not answer: {told}; {hint}") from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise self.no_node() from error
 
     def no_node(self) -> NodeError:
@@ -99,6 +103,13 @@ class NodeClient:
         if error.code == 401:
             return f"it wants its token; give {self.options.token} FILE"
         try:
-            return str(json.load(error)["error"])
-        except (ValueError, KeyError, TypeError):
+            return str(json.loads(error.read(_BYTES))["error"])
+        except (ValueError, KeyError, TypeError, RecursionError):
             return f"it answered {error.code}; is this a node's address?"
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """A redirect is an error: a node sends nobody elsewhere."""
+
+    def redirect_request(self, *_: Any) -> None:
+        """None: it is not followed."""

@@ -36,7 +36,9 @@ def connect(connections: int) -> Any:
         except Exception as error:  # a damaged file fails in any way that YAML can
             told = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise RolloutError(f"no cluster is configured: {told}; set KUBECONFIG=FILE") from error
-    settings.retries = 1  # not three: a server that is away would hold each look for a minute
+    # Once, not three times: a server that is away would hold each look for a minute. No redirect: the client would
+    # carry the caller's credentials to wherever a pod behind the API server's proxy points.
+    settings.retries = urllib3.Retry(1, redirect=False)
     settings.connection_pool_maxsize = connections
     return client.CoreV1Api(client.ApiClient(settings))
 

@@ -37,7 +37,7 @@ TOLERATED = frozenset(
 
 
 def printable(value: Any) -> str:
-    """A word of a node's, fit for a terminal and an Event."""
+    """A word of a node's or its kubelet's, fit for a terminal, an Event and an annotation."""
     return "".join(one for one in value[:100] if one.isprintable()) if isinstance(value, str) else ""
 
 
@@ -114,11 +114,12 @@ def trouble(pod: Object | None) -> str:
         reason = one.get("state", {}).get("waiting", {}).get("reason", "")
         if reason and reason not in _STARTING:
             ended = one.get("lastState", {}).get("terminated")
-            return f"{reason} (it ended with code {ended['exitCode']})" if ended else str(reason)
+            told = printable(reason)
+            return f"{told} (it ended with code {int(ended['exitCode'])})" if ended else told
     scheduled = _condition(pod, "PodScheduled")
     if scheduled.get("status") == "False":
-        return f"{scheduled.get('reason', 'Unschedulable')}: {printable(scheduled.get('message'))}"
-    return str(status.get("reason") or "Failed") if status.get("phase") == "Failed" else ""
+        return f"{printable(scheduled.get('reason')) or 'Unschedulable'}: {printable(scheduled.get('message'))}"
+    return printable(status.get("reason")) or "Failed" if status.get("phase") == "Failed" else ""
 
 
 def pods_by_node(pods: Sequence[Object]) -> dict[str, Object]:

@@ -15,15 +15,14 @@ from kubernetes import client
 from edge.rollout import facts
 from edge.rollout.model import NodeView
 from edge.rollout.pin import Pin
+from edge.rollout.question import BYTES, ask
 from edge.rollout.statuses import Statuses
 
 STATUS_PORT = 8080
 TIMEOUT_S = 3.0  # of one question
 LOOK_S = 20.0  # of all questions of one look; who was not asked by then is asked first in the next one
-STATUS_BYTES = 1 << 20
 AT_ONCE = 32  # questions; more threads only fight for one interpreter
-_KEPT = 1024  # connections
-_TOLD = ("active", "desired", "state", "refused")  # what is kept of a /status
+_TOLD = ("active", "desired", "state", "refused")  # every node says these
 
 
 class Asker(Protocol):
@@ -48,25 +47,16 @@ class NearAsker:
 
     def __init__(self, certificate: Path | None = None) -> None:
         self._pin = Pin(certificate) if certificate else None
-        self._plain = _pool()
-        self._secure = [_pool(context) for context in self._pin.contexts] if self._pin else []
 
     def refresh(self) -> None:
         """Take over a certificate that changed."""
-        if self._pin and self._pin.look():
-            for one in self._secure:
-                one.clear()
-            self._secure = [_pool(context) for context in self._pin.contexts]
+        if self._pin:
+            self._pin.look()
 
     def ask(self, pod: facts.Object, *, is_tls: bool) -> dict[str, Any] | None:
-        address = pod["status"]["podIP"]
-        host = f"[{address}]" if ":" in address else address
-        url = f"{'https' if is_tls else 'http'}://{host}:{STATUS_PORT}/status"
-        for one in self._secure if is_tls else [self._plain]:
-            status = _get(one, url)
-            if status is not None:
-                return status
-        return None
+        ways: Sequence[ssl.SSLContext | None] = (self._pin.contexts if self._pin else ()) if is_tls else (None,)
+        answers = (ask(pod["status"]["podIP"], STATUS_PORT, "/status", timeout_s=TIMEOUT_S, tls=way) for way in ways)
+        return next((one for one in answers if one is not None), None)
 
 
 class FarAsker:
@@ -88,40 +78,12 @@ class FarAsker:
         name = f"{'https:' if is_tls else ''}{facts.name_of(pod)}:{STATUS_PORT}"
         try:
             answer = self._core.connect_get_namespaced_pod_proxy_with_path(
-                name, self._namespace, "status", _preload_content=False, _request_timeout=2 * TIMEOUT_S
+                name, self._namespace, "status", _preload_content=False, _request_timeout=(TIMEOUT_S, 2 * TIMEOUT_S)
             )
-            document = json.loads(answer.read(STATUS_BYTES))
-            answer.release_conn()
+            document = json.loads(_read(answer))
         except (client.ApiException, urllib3.exceptions.HTTPError, ValueError, RecursionError):
             return None
         return document if isinstance(document, dict) else None
-
-
-def _pool(context: ssl.SSLContext | None = None) -> urllib3.PoolManager:
-    """Kept connections, without a proxy of the environment: a pod's address is the cluster's own."""
-    if context is None:
-        return urllib3.PoolManager(num_pools=_KEPT, maxsize=1)
-    return urllib3.PoolManager(
-        num_pools=_KEPT, maxsize=1, ssl_context=context, cert_reqs=ssl.CERT_REQUIRED, assert_hostname=False
-    )
-
-
-def _get(pool: urllib3.PoolManager, url: str) -> dict[str, Any] | None:
-    ends, body = time.monotonic() + 2 * TIMEOUT_S, bytearray()
-    try:
-        answer = pool.request(
-            "GET", url, preload_content=False, decode_content=False, redirect=False, retries=False, timeout=TIMEOUT_S
-        )
-        for chunk in answer.stream(1 << 16):
-            body += chunk
-            if len(body) > STATUS_BYTES or time.monotonic() > ends:  # whoever answers there, it is no node
-                answer.close()
-                return None
-        answer.release_conn()
-        document = json.loads(body)
-    except (urllib3.exceptions.HTTPError, ValueError, RecursionError):
-        return None
-    return document if answer.status == 200 and isinstance(document, dict) else None
 
 
 @dataclass
@@ -173,11 +135,13 @@ class Looker:
         def one(name: str) -> None:
             if self._clock() < ends:
                 self._known[name].asked = self._clock()
-                answers[name] = self._asker.ask(self.pods[name], is_tls=is_tls)
+                answers[name] = None
+                answers[name] = _told(self._asker.ask(self.pods[name], is_tls=is_tls))
 
-        for done in wait([self._pool.submit(one, name) for name in names]).done:
+        # Whoever is still asked then has given no answer; the API server's proxy has no limit of the whole.
+        for done in wait([self._pool.submit(one, name) for name in names], 2 * self._look_s).done:
             done.result()
-        return answers
+        return dict(answers)
 
     def _view(
         self,
@@ -193,7 +157,7 @@ class Looker:
             known.pod, known.status = uid, None
         status = answers.get(name)
         if status is not None:
-            known.status = status = {key: status.get(key) for key in _TOLD}
+            known.status = status
         # A pod that is being started is late, not silent; and one that comes back has the whole time to answer.
         if status is not None or not is_heard or (not trouble and not facts.is_running(pod)):
             known.unanswered = None
@@ -232,14 +196,40 @@ def node_view(
         silent_s=silent_s,
         active=_version(said.get("active")),
         desired=_version(said.get("desired")),
-        state=facts.printable(said.get("state")) or ("silent" if silent_s else "starting"),
-        refused=facts.printable(said.get("refused")),
+        state=said.get("state") or ("silent" if silent_s else "starting"),
+        refused=said.get("refused", ""),
         runtime=runtime,
         is_ready=is_ready,
         trouble=trouble,
     )
 
 
-def _version(release: Any) -> int | None:
-    version = release.get("version") if isinstance(release, dict) else None
-    return version if isinstance(version, int) and not isinstance(version, bool) else None
+def _told(status: dict[str, Any] | None) -> dict[str, Any] | None:
+    """What is kept of a /status, which a hostile node wrote as it liked; None: no node says this."""
+    if status is None or not set(_TOLD) <= set(status):
+        return None
+    words = {key: facts.printable(status[key]) for key in ("state", "refused")}
+    return words | {key: _release(status[key]) for key in ("active", "desired")}
+
+
+def _release(said: Any) -> dict[str, Any] | None:
+    version = said.get("version") if isinstance(said, dict) else None
+    if not isinstance(version, int) or isinstance(version, bool) or not 0 < version < 1 << 31:
+        return None
+    return {"name": facts.printable(said.get("name")), "version": version}
+
+
+def _version(release: dict[str, Any] | None) -> int | None:
+    return release["version"] if release else None
+
+
+def _read(answer: Any) -> bytes:
+    """The body of an answer of the client's; each read has a limit, and so has the whole. Raises ValueError."""
+    ends, body = time.monotonic() + 2 * TIMEOUT_S, bytearray()
+    while piece := answer.read1(1 << 16):
+        body += piece
+        if len(body) > BYTES or time.monotonic() > ends:
+            answer.close()
+            raise ValueError("too long")
+    answer.release_conn()
+    return bytes(body)

@@ -1,11 +1,13 @@
 """`fleet status` asks the controller what the pods told it."""
 
+import io
 import json
 import socket
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import urllib3
 
 from edge.rollout.api import ApiError
 from edge.rollout.controller import Look
@@ -37,8 +39,7 @@ class Api:
 
     def connect_get_namespaced_pod_proxy_with_path(self, name: str, *_: object, **__: object) -> Any:
         self.asked.append(name)
-        body = b'{"state": "asked directly"}'
-        return type("Answer", (), {"read": lambda self, _: body, "release_conn": lambda self: None})()
+        return urllib3.HTTPResponse(io.BytesIO(b'{"state": "asked directly"}'), preload_content=False)
 
 
 class Way:
