@@ -12,7 +12,7 @@ from typing import Any
 
 _STARTED: list["subprocess.Popen[bytes]"] = []  # they outlive what started them; Popen warns when it is dropped early
 # A process runs what it shall run only after its pid is on disk: one that nobody remembers could never be ended.
-_GATE = ["sh", "-c", 'read -r go && exec "$@" < /dev/null', "sh"]
+GATE = ["sh", "-c", 'read -r go && exec "$@" < /dev/null', "sh"]
 
 
 class Processes:
@@ -96,9 +96,9 @@ class Processes:
                 os.kill(pid, signal.SIGKILL)
 
     def end_all(self) -> None:
-        """End them in the order opposite to their start."""
+        """End them, and what they started, in the order opposite to their start."""
         for name in reversed(list(self._read())):
-            self.end(name)
+            self.end_session(name)
 
     def log_tail(self, name: str, lines: int = 15) -> str:
         """The end of a process's log, for an error message."""
@@ -115,7 +115,7 @@ class Processes:
     ) -> "subprocess.Popen[bytes]":
         # Not `ip netns exec`: that mounts /sys anew and hides the cgroups from the kubelet.
         process = subprocess.Popen(
-            [*_GATE, "nsenter", f"--net=/run/netns/{namespace}", *command],
+            [*GATE, "nsenter", f"--net=/run/netns/{namespace}", *command],
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=None if log is None else subprocess.STDOUT,

@@ -86,7 +86,7 @@ class Testbed:
             folders = [built(module) for module in ("kubernetes", "helm", "storage", "minio")]
         with phase("removing what was left"):
             self.down()
-        self.folder.mkdir(parents=True, mode=0o700)
+        self.folder.mkdir(parents=True, mode=0o700, exist_ok=True)
         (self.folder / "bin").mkdir()
         for program in (program for folder in folders for program in folder.iterdir()):
             if os.access(program, os.X_OK):
