@@ -67,7 +67,7 @@ class Fleet:
     def command(self, verb: str, *flags: str) -> list[str]:
         """A helm command line on this release."""
         chart = [str(CHART), "--values", "-"] if verb in ("install", "upgrade") else []
-        rest = [] if verb == "get" else ["--timeout", "5m"]
+        rest = ["--timeout", "5m"] if verb not in ("get", "status") else []
         where = ["--namespace", self.namespace]
         head = [str(self.helm), verb, *(["values"] if verb == "get" else []), self.name]
         return [*head, *chart, *where, *rest, *flags]
@@ -103,10 +103,13 @@ class Fleet:
         done = self.call("upgrade", *flags, version=version, change=change)
         assert done.returncode == 0, done.stderr + done.stdout
 
+    def cli_command(self, *arguments: str) -> list[str]:
+        """The command line of `edgedistill fleet ...` on this fleet."""
+        return [COMMAND, "fleet", "--release", self.name, "--namespace", self.namespace, *arguments]
+
     def cli(self, *arguments: str) -> Done:
-        """`edgedistill fleet ...` on this fleet."""
-        command = [COMMAND, "fleet", "--release", self.name, "--namespace", self.namespace, *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=False)
+        """Run it; its failure is the caller's to judge."""
+        return subprocess.run(self.cli_command(*arguments), capture_output=True, text=True, check=False)
 
     def document(self) -> dict[str, Any]:
         """What `edgedistill fleet status --json` says."""
@@ -252,6 +255,7 @@ def fleet_values(name: str, releases: str, root: str) -> dict[str, Any]:
         },
         "node": {"pollSeconds": 1},
         "nodeSelector": {FLEET_LABEL: "yes"},
+        "controller": {"nodeSelector": {"kubernetes.io/hostname": "edge-2"}},  # the one whose link is never cut
     }
 
 

@@ -4,6 +4,8 @@ The tests of this file are one story and run in order.
 """
 
 import json
+import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -130,11 +132,17 @@ def test_a_newer_target_supersedes_and_helm_rollback_is_a_target_too(fleet: Flee
 @pytest.mark.case("stopped by the operator")
 def test_the_operator_stops_a_rollout(fleet: Fleet, press: Press) -> None:
     settled = fleet.rollout()["settled"]
+    watch = subprocess.Popen(fleet.cli_command("status", "--watch"), stdout=subprocess.PIPE, text=True)
     stopped = fleet.cli("stop")
     assert stopped.returncode == 0, stopped.stderr
     assert "the operator stopped it" in fleet.ended("stopped", 30)
     assert fleet.assigned() == dict.fromkeys(NAMES, settled)
     fleet.until(lambda: set(fleet.active().values()) == {settled}, "every node serves what the fleet last finished")
+    time.sleep(5)  # two looks of the watch
+    watch.send_signal(signal.SIGINT)
+    told = watch.communicate()[0]
+    assert "stopped: the operator stopped it" in told
+    assert all(f"{node}:" in told for node in NAMES)
     again = fleet.cli("stop")
     assert again.returncode != 0
     assert "to leave it, upgrade the chart" in again.stderr

@@ -52,7 +52,7 @@ def test_a_program_on_a_node_reaches_that_node(fleet: Fleet) -> None:
 def test_helm_test_asks_for_a_real_answer(fleet: Fleet) -> None:
     done = fleet.call("test")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "release" in done.stdout
+    assert f"release {fleet.settled()}" in done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")
