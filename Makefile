@@ -23,8 +23,9 @@ test: install lint ## Everything that needs no cluster; REQUIRE_ALL=1 makes a sk
 prove: install ## The node's promises, whole: about an hour, counts at the end
 	@EDGEDISTILL_PROVE=1 .venv/bin/python -m pytest -m proof --timeout 3600
 
-bench: install ## Speed and memory of the node, ratios inside one run
+bench: install ## Speed and memory of the node and of the rollout controller, ratios inside one run
 	@.venv/bin/python -m benchmarks.node
+	@.venv/bin/python -m benchmarks.rollout
 
 test-cluster: install ## Real kubelets in network namespaces: helm install and upgrades move real students (root, Linux)
 	@.venv/bin/python -m tests.cluster.run

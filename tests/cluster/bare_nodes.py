@@ -25,7 +25,7 @@ from tests.edge.conftest import NodeProcess
 
 TAINT = "edgedistill.dev/no-kubelet"  # keeps every DaemonSet's pods away
 LEASES, LEASE_S = "kube-node-lease", 5.0
-STARTS_AT_ONCE = 4
+STARTS_AT_ONCE, RENEWALS_AT_ONCE = 4, 8
 
 
 @dataclass
@@ -69,6 +69,7 @@ class Cluster:
         config.load_kube_config()
         self.core, self.leases = client.CoreV1Api(), client.CoordinationV1Api()
         self._stopping, self._threads = threading.Event(), list[threading.Thread]()
+        self._pool = ThreadPoolExecutor(RENEWALS_AT_ONCE)
         self.failures: list[str] = []  # of what stands in for the kubelets
         self.core.create_namespace({"metadata": {"name": self.release}})
         return self
@@ -77,6 +78,7 @@ class Cluster:
         self._stopping.set()
         for thread in self._threads:
             thread.join()
+        self._pool.shutdown()
         with ThreadPoolExecutor(STARTS_AT_ONCE) as pool:
             list(pool.map(_end, self.nodes))
         for node in self.nodes:
@@ -94,9 +96,7 @@ class Cluster:
             labels |= {"edgedistill.dev/wave": "canary"} if number < canaries else {}
             taints = [{"key": TAINT, "effect": effect} for effect in ("NoSchedule", "NoExecute")]
             self.core.create_node({"metadata": {"name": node.name, "labels": labels}, "spec": {"taints": taints}})
-            now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-            ready = {"type": "Ready", "status": "True", "reason": "KubeletReady", "lastHeartbeatTime": now}
-            self.core.patch_node_status(node.name, {"status": {"conditions": [ready]}})
+            self._report(node.name)
             lease = {"holderIdentity": node.name, "leaseDurationSeconds": 40, "renewTime": _now()}
             self.leases.create_namespaced_lease(LEASES, {"metadata": {"name": node.name}, "spec": lease})
             self._run_pod(node, runtime)
@@ -123,9 +123,13 @@ class Cluster:
             if not unknown & {one.status for one in node.status.conditions if one.type == "Ready"}
         }
 
+    def _report(self, name: str) -> None:
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        ready = {"type": "Ready", "status": "True", "reason": "KubeletReady", "lastHeartbeatTime": now}
+        self.core.patch_node_status(name, {"status": {"conditions": [ready]}})
+
     def _run_pod(self, node: BareNode, runtime: str) -> None:
         labels = {"app.kubernetes.io/instance": self.release, "app.kubernetes.io/component": "node"}
-        name = f"{self.release}-node-{node.name}"
         notes = {"edgedistill.dev/runtime": runtime}
         spec = {
             "nodeName": node.name,
@@ -133,8 +137,14 @@ class Cluster:
             "tolerations": [{"operator": "Exists"}],
             "containers": [{"name": "node", "image": "localhost/none:1"}],
         }
-        metadata = {"name": name, "labels": labels, "annotations": notes}
+        metadata = {"name": self._pod(node), "labels": labels, "annotations": notes}
         self.core.create_namespaced_pod(self.release, {"metadata": metadata, "spec": spec})
+        self._report_pod(node)
+
+    def _pod(self, node: BareNode) -> str:
+        return f"{self.release}-node-{node.name}"
+
+    def _report_pod(self, node: BareNode) -> None:
         began = {"running": {"startedAt": _now()}}
         ready = {"name": "node", "image": "", "imageID": "", "ready": True, "restartCount": 0, "state": began}
         status = {
@@ -144,7 +154,7 @@ class Cluster:
             "conditions": [{"type": "Ready", "status": "True"}],
             "containerStatuses": [ready],
         }
-        self.core.patch_namespaced_pod_status(name, self.release, {"status": status})
+        self.core.patch_namespaced_pod_status(self._pod(node), self.release, {"status": status})
 
     def _repeat(self, work: Callable[[], float]) -> None:
         while not self._stopping.is_set():
@@ -156,11 +166,17 @@ class Cluster:
             self._stopping.wait(pause_s)
 
     def _renew(self) -> float:
-        """Each kubelet's lease."""
-        began = time.monotonic()
-        for node in self.nodes:
+        """Each kubelet's lease, and its word that the node is ready where the node controller gave it up."""
+        began, heard = time.monotonic(), self.heard()
+
+        def renew(node: BareNode) -> None:
             if not node.is_away and not self._stopping.is_set():
                 self.leases.patch_namespaced_lease(node.name, LEASES, {"spec": {"renewTime": _now()}})
+                if node.name not in heard:
+                    self._report(node.name)
+                    self._report_pod(node)
+
+        list(self._pool.map(renew, self.nodes))  # a hundred kubelets would not wait for one another
         return max(0.0, LEASE_S - (time.monotonic() - began))
 
     def _mirror(self) -> float:
