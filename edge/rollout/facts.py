@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 RUNTIME = "edgedistill.dev/runtime"  # annotation of the node pods
+SCHEME = "edgedistill.dev/scheme"  # annotation of the node pods: http or https
 _STARTING = ("ContainerCreating", "PodInitializing")
 Object = dict[str, Any]
 
@@ -101,6 +102,16 @@ def runtime(pod: Object | None) -> str | None:
     if pod is None or is_ending(pod):
         return None
     return str(pod["metadata"].get("annotations", {}).get(RUNTIME, ""))
+
+
+def is_tls(pod: Object, by_target: bool) -> bool:
+    """Whether the pod's ports speak TLS: while TLS is switched on or off there are pods of both kinds.
+
+    Args:
+        by_target: what the target says, for a pod that does not.
+    """
+    scheme = pod["metadata"].get("annotations", {}).get(SCHEME, "")
+    return scheme == "https" if scheme else by_target
 
 
 def trouble(pod: Object | None) -> str:

@@ -136,7 +136,7 @@ class Looker:
             if self._clock() < ends:
                 self._known[name].asked = self._clock()
                 answers[name] = None
-                answers[name] = _told(self._asker.ask(self.pods[name], is_tls=is_tls))
+                answers[name] = _told(self._asker.ask(self.pods[name], is_tls=facts.is_tls(self.pods[name], is_tls)))
 
         # Whoever is still asked then has given no answer; the API server's proxy has no limit of the whole.
         for done in wait([self._pool.submit(one, name) for name in names], 2 * self._look_s).done:
@@ -153,8 +153,8 @@ class Looker:
     ) -> NodeView:
         name, now, trouble = facts.name_of(node), self._clock(), facts.trouble(pod)
         known, uid = self._known[name], pod["metadata"]["uid"] if pod else ""
-        if known.pod != uid:
-            known.pod, known.status = uid, None
+        if known.pod != uid:  # another pod has the whole time to answer, whatever the one before it did
+            known.pod, known.status, known.unanswered = uid, None, None
         status = answers.get(name)
         if status is not None:
             known.status = status
