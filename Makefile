@@ -27,7 +27,7 @@ bench: install ## Speed and memory of the node and of the rollout controller, ra
 	@.venv/bin/python -m benchmarks.node
 	@.venv/bin/python -m benchmarks.rollout
 
-test-cluster: install ## Real kubelets in network namespaces: helm install and upgrades move real students (root, Linux)
+test-cluster: install ## Real kubelets, real helm, real students (root, Linux); CLUSTER=kind or current: elsewhere. tests/cluster/README.md
 	@.venv/bin/python -m tests.cluster.run
 
 testbed-up: install ## Bring the testbed up and leave it
