@@ -123,6 +123,12 @@ class Cluster:
             if not unknown & {one.status for one in node.status.conditions if one.type == "Ready"}
         }
 
+    def _ready_pods(self) -> set[str]:
+        """Names of the nodes whose pods are ready."""
+        ready = ("Ready", "True")
+        pods = self.core.list_namespaced_pod(self.release).items
+        return {pod.spec.node_name for pod in pods if ready in [(c.type, c.status) for c in pod.status.conditions]}
+
     def _report(self, name: str) -> None:
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         ready = {"type": "Ready", "status": "True", "reason": "KubeletReady", "lastHeartbeatTime": now}
@@ -166,14 +172,15 @@ class Cluster:
             self._stopping.wait(pause_s)
 
     def _renew(self) -> float:
-        """Each kubelet's lease, and its word that the node is ready where the node controller gave it up."""
-        began, heard = time.monotonic(), self.heard()
+        """Each kubelet's lease, and its word that node and pod are ready where the node controller gave them up."""
+        began, heard, ready = time.monotonic(), self.heard(), self._ready_pods()
 
         def renew(node: BareNode) -> None:
             if not node.is_away and not self._stopping.is_set():
                 self.leases.patch_namespaced_lease(node.name, LEASES, {"spec": {"renewTime": _now()}})
                 if node.name not in heard:
                     self._report(node.name)
+                if node.name not in ready:
                     self._report_pod(node)
 
         list(self._pool.map(renew, self.nodes))  # a hundred kubelets would not wait for one another
