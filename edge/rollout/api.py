@@ -50,7 +50,8 @@ def call(method: Any, *arguments: Any, **options: Any) -> Any:
         ApiError: it failed.
     """
     try:
-        return method(*arguments, _request_timeout=TIMEOUT_S, **options)
+        # A pair: the client takes a single float for no limit at all.
+        return method(*arguments, _request_timeout=(TIMEOUT_S, TIMEOUT_S), **options)
     except client.ApiException as error:
         raise ApiError(_sentence(error), error.status or 0) from error
     except urllib3.exceptions.HTTPError as error:

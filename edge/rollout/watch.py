@@ -102,7 +102,7 @@ def wait(fleet: Fleet, *, timeout_s: float | None = None, poll_s: float = 2.0) -
         if time.monotonic() - began > limit_s:
             why = now.reason if now else "the controller has not seen this target; see its pod's log"
             raise RolloutError(f"release {target.version} is not out after {limit_s:g} s: {trouble or why}")
-        time.sleep(poll_s)
+        time.sleep(min(poll_s, limit_s))
         try:
             target, now, trouble = *_standing(fleet), ""
         except ApiError as error:
