@@ -12,6 +12,8 @@ from pathlib import Path
 
 from edgedistill.errors import EdgeDistillError
 
+_PATIENCE_S = 60.0  # a pod's network policy may be in force only moments after its start
+
 
 def main() -> None:
     """`run` goes on until SIGTERM; `wait` and `ask` end non-zero when it did not go well, with the reason."""
@@ -71,7 +73,7 @@ def _wait(options: argparse.Namespace) -> None:
     from edge.rollout.watch import wait
 
     fleet = Fleet(options.release, options.namespace)
-    sys.stdout.write(wait(fleet, timeout_s=options.timeout_s) + "\n")
+    sys.stdout.write(wait(fleet, timeout_s=options.timeout_s, patience_s=_PATIENCE_S) + "\n")
 
 
 def _ask(options: argparse.Namespace) -> None:

@@ -6,6 +6,7 @@ holds the progress, so both move in one write, by compare-and-swap on the resour
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
@@ -16,7 +17,7 @@ from kubernetes import client
 
 from edge.rollout import facts
 from edge.rollout.api import ApiError, call, connect, read, read_all
-from edge.rollout.model import Decision, NodeView, Progress, Target, Wave
+from edge.rollout.model import STATES, Decision, NodeView, Progress, Target, Wave
 from edge.rollout.nodes import AT_ONCE, Asker, FarAsker, Looker, NearAsker
 from edge.rollout.statuses import Statuses
 from edgedistill.errors import RolloutError
@@ -110,7 +111,7 @@ class Fleet:
         try:
             progress = parse_progress(notes[PROGRESS]) if PROGRESS in notes else None
             versions = {node: int(version) for node, version in found.get("data", {}).items()}
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
             message = f"the ConfigMap {self._assignment_name} is not as the controller wrote it ({error}); delete it"
             raise RolloutError(message) from error
         return Assignment(versions, progress, notes.get(STOP, ""), found["metadata"]["resourceVersion"])
@@ -219,7 +220,23 @@ def stop_mark(target: Target) -> str:
 def parse_progress(text: str) -> Progress:
     """Read the annotation; what another version of the controller wrote beside it is left out. Raises ValueError."""
     document, known = json.loads(text), {one.name for one in fields(Progress)}
-    return Progress(**{key: value for key, value in document.items() if key in known})
+    if not isinstance(document, dict):
+        raise ValueError(f"{text[:50]!r} is no progress")
+    found = Progress(**{key: value for key, value in document.items() if key in known})
+    numbers = (found.version, found.revision, found.wave, found.deletions)
+    times = [one for one in (found.since, found.baking_since, found.away_since) if one is not None]
+    words = (found.reason, found.runtime, found.settled_runtime, found.name, found.settled_name)
+    is_right = (
+        all(type(one) is int and one >= 0 for one in numbers)
+        and (found.settled is None or type(found.settled) is int)
+        and all(isinstance(one, int | float) and math.isfinite(one) for one in times)
+        and isinstance(found.since, int | float)
+        and all(isinstance(one, str) for one in words)
+        and found.state in STATES
+    )
+    if not is_right:
+        raise ValueError(f"{text[:200]!r} is no progress")
+    return found
 
 
 def parse_target(text: str) -> tuple[Target, dict[str, str]]:
@@ -233,6 +250,8 @@ def parse_target(text: str) -> tuple[Target, dict[str, str]]:
         waves = [
             Wave(tuple(w["label"]) if "label" in w else None, float(w.get("percent", 0))) for w in document["waves"]
         ]
+        if not waves:
+            raise ValueError("no waves")
         target = Target(
             name=str(document["name"]),
             version=int(document["version"]),
@@ -247,5 +266,5 @@ def parse_target(text: str) -> tuple[Target, dict[str, str]]:
             is_tls=bool(document["is_tls"]),
         )
         return target, {str(k): str(v) for k, v in document["node_selector"].items()}
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise RolloutError(f"the chart's target makes no sense ({error!r}); upgrade the chart and the image") from error

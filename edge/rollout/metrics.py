@@ -13,11 +13,12 @@ from prometheus_client import (
     CONTENT_TYPE_LATEST,
     CollectorRegistry,
     Counter,
-    Gauge,
     Histogram,
     ProcessCollector,
     generate_latest,
 )
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from edge.node.http_messages import Limits, Request, Response
 from edge.node.http_server import HttpServer
@@ -41,14 +42,6 @@ class Metrics:
         self._finished = time.monotonic()  # the last look, whatever came of it
         self._shown: tuple[float, Mapping[str, Any]] | None = None  # when the pods said what
         self.registry = registry = CollectorRegistry()
-        by_wave = ["wave", "verdict"]
-        self.nodes = Gauge(
-            "edgedistill_rollout_nodes", "Nodes, by wave (from 1) and verdict", by_wave, registry=registry
-        )
-        self.wave = Gauge("edgedistill_rollout_wave", "The wave that is open, from 1", registry=registry)
-        self.waves = Gauge("edgedistill_rollout_waves", "Waves of the target", registry=registry)
-        self.state = Gauge("edgedistill_rollout_state", "1 for the rollout's state", ["state"], registry=registry)
-        self.version = Gauge("edgedistill_rollout_target_version", "Version that is wanted", registry=registry)
         self.looks = Counter("edgedistill_rollout_looks", "Looks at the fleet", ["outcome"], registry=registry)
         self.seconds = Histogram(
             "edgedistill_rollout_look_seconds", "Time of a look", registry=registry, buckets=_SECONDS
@@ -56,6 +49,8 @@ class Metrics:
         self.replaced = Counter(
             "edgedistill_rollout_replaced_pods", "Pods deleted for another image", registry=registry
         )
+        self._last = _LastLook()
+        registry.register(self._last)
         ProcessCollector(registry=registry)
 
     @property
@@ -85,17 +80,42 @@ class Metrics:
     def show(self, look: Look) -> None:
         """Take over what a look saw."""
         self._shown = time.monotonic(), look.statuses
-        progress = look.decision.progress
-        self.version.set(progress.version)
-        self.wave.set(progress.wave + 1)
-        self.waves.set(len(look.target.waves))
-        for state in STATES:
-            self.state.labels(state).set(state == progress.state)
         self.replaced.inc(look.replaced)
-        counted = Count((look.decision.waves[name] + 1, one) for name, one in look.decision.verdicts.items())
-        self.nodes.clear()
-        for (wave, verdict), number in counted.items():
-            self.nodes.labels(wave, verdict).set(number)
+        self._last.families = _families(look, time.time())
+
+
+class _LastLook(Collector):
+    """What the last look saw, swapped in whole: a scrape in between sees the one before."""
+
+    def __init__(self) -> None:
+        self.families: tuple[Metric, ...] = ()
+
+    def collect(self) -> Iterator[Metric]:
+        """The metrics of the last look; none before the first one."""
+        yield from self.families
+
+
+def _families(look: Look, now: float) -> tuple[Metric, ...]:
+    decision, progress = look.decision, look.decision.progress
+    nodes = GaugeMetricFamily(
+        "edgedistill_rollout_nodes", "Nodes, by wave (from 1) and verdict", labels=["wave", "verdict"]
+    )
+    counted = Count((decision.waves[name] + 1, one) for name, one in decision.verdicts.items())
+    for (wave, verdict), number in sorted(counted.items()):
+        nodes.add_metric([str(wave), verdict], number)
+    state = GaugeMetricFamily("edgedistill_rollout_state", "1 for the rollout's state", labels=["state"])
+    for name in STATES:
+        state.add_metric([name], float(name == progress.state))
+    single = {
+        "wave": ("The wave that is open, from 1", progress.wave + 1),
+        "waves": ("Waves of the target", len(look.target.waves)),
+        "target_version": ("Version that is wanted", progress.version),
+        "last_look_timestamp_seconds": ("When the last look that came to an end did; the rest is as old", now),
+    }
+    gauges = (
+        GaugeMetricFamily(f"edgedistill_rollout_{name}", text, value=value) for name, (text, value) in single.items()
+    )
+    return (nodes, state, *gauges)
 
 
 class Server:

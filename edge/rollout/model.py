@@ -62,11 +62,21 @@ class Progress:
     reason: str
     runtime: str = ""
     settled_runtime: str = ""  # with which the fleet last finished; empty: nobody knows
+    away_since: float | None = None  # every node of the wave is away
+    deletions: int = 0  # of pods; so that each is a write, which only one of two controllers can make
+    name: str = ""  # of the releases; empty: nobody knows
+    settled_name: str = ""
 
     def is_of(self, target: Target) -> bool:
         """Whether this is the progress of that target, and not of an older one."""
         wanted = (target.version, target.revision, target.runtime)
-        return (self.version, self.revision, self.runtime) == wanted
+        return (self.version, self.revision, self.runtime) == wanted and self.name in ("", target.name)
+
+    @property
+    def phase(self) -> tuple[object, ...]:
+        """What the controller measures the time of."""
+        of = (self.name, self.version, self.revision, self.runtime)
+        return (*of, self.wave, self.baking_since, self.away_since)
 
 
 @dataclass(frozen=True)

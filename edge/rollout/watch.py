@@ -80,19 +80,28 @@ def look(fleet: Fleet) -> FleetStatus:
     return FleetStatus(target, seen.progress, seen.versions, nodes, last_seen)
 
 
-def wait(fleet: Fleet, *, timeout_s: float | None = None, poll_s: float = 2.0) -> str:
+def wait(fleet: Fleet, *, timeout_s: float | None = None, poll_s: float = 2.0, patience_s: float = 0.0) -> str:
     """Wait until the newest target is where it was sent; gives the controller's sentence.
 
     Args:
         fleet: whose.
         timeout_s: None or 0: as long as its waves can take.
         poll_s: between two looks.
+        patience_s: for the first answer of the API server. Afterwards its silence is waited out.
 
     Raises:
         RolloutError: the rollout was stopped, or did not end in time.
     """
     began = time.monotonic()
-    target, now, trouble = *_standing(fleet), ""
+    while True:
+        try:
+            target, now = _standing(fleet)
+            break
+        except ApiError as error:
+            if error.status or time.monotonic() - began > patience_s:
+                raise
+            time.sleep(poll_s)
+    trouble = ""
     while True:
         if now and now.state == "done":
             return now.reason

@@ -129,7 +129,7 @@ CANARY = node("edge-0", canary=True)
         ),
         (at(), with_canary(replace(CANARY, silent_s=100)), 1001, "stopped", 0, "its pod is silent"),
         (at(), with_canary(replace(CANARY, is_heard=False)), 1001, "rolling", 0, "every node of wave 1 is away"),
-        (at(), with_canary(replace(CANARY, is_heard=False)), 1700, "stopped", 0, "was away for 600 s"),
+        (at(away_since=1000.0), with_canary(replace(CANARY, is_heard=False)), 1700, "stopped", 0, "was away for 600 s"),
         (at(), [], 1001, "rolling", 0, "no node yet"),
         (
             at(baking_since=1000.0),
@@ -245,13 +245,11 @@ def test_all_of_a_later_wave_away_holds_and_then_is_left_to_catch_up() -> None:
     waves = wave_numbers(TARGET.waves, fleet(20))
     nodes = [replace(n, active=2, is_heard=waves[n.name] != 1) for n in fleet(20)]
     roomy = replace(TARGET, away_percent=60)
-    held = decide(roomy, at(wave=1), nodes, now=1500).progress
+    gone = at(wave=1, away_since=1000.0)
+    held = decide(roomy, gone, nodes, now=1500).progress
     assert (held.state, held.wave, held.reason) == ("rolling", 1, "every node of wave 2 is away")
-    assert decide(roomy, at(wave=1), nodes, now=1601).progress.wave == 2
-    assert (
-        decide(TARGET, at(wave=1), nodes, now=1601).progress.reason
-        == "over 20 % of the nodes are away; no new wave opens"
-    )
+    assert decide(roomy, gone, nodes, now=1601).progress.wave == 2
+    assert decide(TARGET, gone, nodes, now=1601).progress.reason == "over 20 % of the nodes are away; no new wave opens"
 
 
 def test_the_last_wave_away_does_not_keep_the_fleet() -> None:
@@ -278,16 +276,93 @@ def test_many_away_at_the_end_do_not_hold_what_is_done() -> None:
 def test_a_canary_that_goes_away_while_it_is_watched_is_waited_for_anew() -> None:
     nodes = with_canary(replace(CANARY, active=2, is_heard=False))
     first = decide(TARGET, at(baking_since=8000.0, state="baking"), nodes, now=9000).progress
-    assert (first.state, first.since, first.baking_since) == ("rolling", 9000, None)
+    assert (first.state, first.away_since, first.baking_since) == ("rolling", 9000, None)
     assert decide(TARGET, first, nodes, now=9500).progress.state == "rolling"
     assert decide(TARGET, first, nodes, now=9601).progress.state == "stopped"
 
 
 def test_all_nodes_leave_and_others_come() -> None:
-    empty = decide(TARGET, at(wave=1, baking_since=1000.0, state="baking"), [], now=5000).progress
-    assert (empty.state, empty.baking_since, empty.since) == ("rolling", None, 5000)
-    again = decide(TARGET, empty, fleet(3), now=9000)
-    assert again.progress.state == "rolling"
+    baking = at(wave=1, baking_since=1000.0, state="baking")
+    empty = decide(TARGET, baking, [], now=5000)
+    assert (empty.progress.state, empty.progress.baking_since, empty.assignment) == ("rolling", None, {})
+    assert decide(TARGET, empty.progress, [], now=5001).progress == empty.progress, "nothing new is written"
+    others = [node(f"other-{i}", serves=None, state="starting") for i in range(3)]
+    again = decide(TARGET, empty.progress, others, now=9000)
+    assert (again.progress.state, again.progress.wave) == ("rolling", 1)
+    assert sorted(again.assignment.values()) == [1, 2, 2]
+    assert len(again.behind) == 2
+
+
+def moved_out(nodes: list[NodeView]) -> list[NodeView]:
+    """All nodes of wave 2 (of a target with a labelled second wave) lose its label."""
+    return [replace(n, labels={k: v for k, v in n.labels.items() if k != "second"}) for n in nodes]
+
+
+def test_a_wave_whose_nodes_are_gone_is_not_jumped() -> None:
+    waves = (Wave(("canary", "true")), Wave(("second", "true")), Wave(percent=100))
+    target = replace(TARGET, waves=waves)
+    nodes = [replace(n, labels={"second": "true"}) if i in (1, 2) else n for i, n in enumerate(fleet(20))]
+    assert sorted(set(wave_numbers(waves, nodes).values())) == [0, 1, 2]
+    behind = moved_out([replace(n, active=2 if i == 9 else 1) for i, n in enumerate(nodes)])
+    held = decide(target, at(wave=1), behind, now=1001).progress
+    assert (held.wave, held.state) == (1, "rolling"), "the canary has not got it"
+    there = moved_out([replace(n, active=2 if i == 0 else 1) for i, n in enumerate(nodes)])
+    watched = decide(target, at(wave=1), there, now=1001).progress
+    assert (watched.wave, watched.state) == (1, "baking")
+    assert decide(target, watched, there, now=1012).progress.wave == 2
+    away = moved_out([replace(n, is_heard=i != 0) for i, n in enumerate(nodes)])
+    assert decide(target, at(wave=1, away_since=1000.0), away, now=9000).progress.state == "rolling"
+
+
+def test_waves_without_nodes_are_passed_over_at_once() -> None:
+    target = replace(TARGET, waves=(Wave(percent=5), Wave(("nobody", "x")), Wave(percent=5), Wave(percent=100)))
+    nodes = fleet(20)
+    first = min(nodes, key=lambda n: wave_numbers(target.waves, nodes)[n.name]).name
+    there = [replace(n, active=2) if n.name == first else n for n in nodes]
+    opened = decide(target, at(baking_since=1000.0, state="baking"), there, now=1011).progress
+    assert (opened.wave, opened.state) == (3, "rolling")
+    alone = replace(TARGET, waves=(Wave(percent=100), Wave(("nobody", "x"))))
+    done = decide(alone, at(baking_since=1000.0, state="baking"), [node("a", serves=2)], now=1011).progress
+    assert (done.state, done.wave) == ("done", 1)
+
+
+def test_fewer_waves_under_the_same_name_are_no_fault() -> None:
+    fewer = replace(TARGET, waves=TARGET.waves[:1])
+    assert decide(fewer, at(wave=2), fleet(3, serves=2), now=1001).progress.wave == 0
+
+
+def test_the_time_away_begins_when_all_are_away() -> None:
+    nodes = with_canary(replace(CANARY, is_heard=False))
+    first = decide(TARGET, at(since=1000.0), nodes, now=9000).progress
+    assert (first.state, first.away_since) == ("rolling", 9000)
+    back = decide(TARGET, first, with_canary(CANARY), now=9100).progress
+    assert back.away_since is None
+    assert decide(TARGET, first, nodes, now=9601).progress.state == "stopped"
+
+
+def test_a_clock_that_jumped_between_two_controllers_skips_no_watch_and_stops_nothing() -> None:
+    nodes = with_canary(replace(CANARY, active=2))
+    baking = at(baking_since=1000.0, state="baking")
+    assert decide(TARGET, baking, nodes, now=99_999, watched_s=3).progress.wave == 0
+    assert decide(TARGET, baking, nodes, now=99_999, watched_s=11).progress.wave == 1
+    cut = with_canary(replace(CANARY, is_heard=False))
+    gone = at(away_since=1000.0)
+    assert decide(TARGET, gone, cut, now=99_999, watched_s=3).progress.state == "rolling"
+    assert decide(TARGET, gone, cut, now=99_999, watched_s=601).progress.state == "stopped"
+
+
+def test_other_releases_have_no_way_back_in_common() -> None:
+    """Another release.name: what the fleet finished before means nothing to pods that follow the new one."""
+    done = at(wave=2, state="done", version=9, revision=6, name="demo", runtime="new")
+    other = replace(TARGET, name="other", version=9, runtime="next")
+    nodes = [replace(n, active=9, desired=9) for n in fleet(20)]
+    first = decide(other, done, nodes, now=1001, assigned={n.name: 9 for n in nodes})
+    assert first.progress.state == "rolling", "the same number is not the same release"
+    stopped = replace(first.progress, state="stopped")
+    mixed = [replace(n, runtime="next") if i == 0 else n for i, n in enumerate(nodes)]
+    back = decide(other, stopped, mixed, now=1002, assigned={}).assignment
+    assert "edge-0" not in back
+    assert back["edge-1"] == 9
 
 
 def test_a_confirmed_node_that_goes_back_by_itself_counts_in_later_waves() -> None:

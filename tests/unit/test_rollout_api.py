@@ -17,11 +17,13 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 from click.testing import CliRunner
+from kubernetes import config
 
 from edge.rollout import api, fleet, watch
-from edge.rollout.controller import Controller
+from edge.rollout.controller import Controller, control
 from edge.rollout.decide import decide
 from edge.rollout.fleet import PROGRESS, STOP, Fleet, parse_target, stop_mark
+from edge.rollout.metrics import Metrics
 from edge.rollout.model import Decision, Progress
 from edgedistill.cli_fleet import fleet as command
 from edgedistill.errors import RolloutError
@@ -265,9 +267,73 @@ def test_the_progress_of_another_version_of_the_controller_is_read(server: Serve
         progress = found.assignment().progress
         assert progress is not None
         assert progress.version == 2
-    notes[PROGRESS] = "{}"
-    with pytest.raises(RolloutError, match="not as the controller wrote it"):
-        found.assignment()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"version": "2"},
+        {"version": True},
+        {"wave": -1},
+        {"wave": 1.5},
+        {"since": None},
+        {"since": float("inf")},
+        {"baking_since": "now"},
+        {"state": "dancing"},
+        {"reason": None},
+        {"settled": "1"},
+        {"deletions": None},
+    ],
+)
+def test_a_progress_that_makes_no_sense_is_told_and_not_followed(server: Server, change: dict[str, Any]) -> None:
+    server.keep(at())
+    _, document = server.answers[f"GET {MAPS}/student-edge-assignment"]  # type: ignore[misc]
+    notes = document["metadata"]["annotations"]
+    for text in (json.dumps(json.loads(notes[PROGRESS]) | change), "[]", "null", "{}", "1e999", "[" * 100_000, "x"):
+        notes[PROGRESS] = text
+        with pytest.raises(RolloutError, match="not as the controller wrote it"):
+            Fleet("student-edge", "default").assignment()
+
+
+@pytest.mark.parametrize("change", [{"version": 1e999}, {"waves": []}, {"waves": [1]}, {"node_selector": []}])
+def test_a_target_that_makes_no_sense_is_told(change: dict[str, Any]) -> None:
+    with pytest.raises(RolloutError, match="the chart's target makes no sense"):
+        parse_target(json.dumps(json.loads(TEXT) | change))
+
+
+def test_a_fault_of_its_own_ends_a_look_and_not_the_controller(
+    server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.keep(None)
+    faults, metrics, stopping = iter([KeyError("a fault")]), Metrics(poll_s=0), threading.Event()
+    step = Controller.step
+
+    def faulty(self: Controller) -> Any:
+        for fault in faults:
+            raise fault
+        stopping.set()
+        return step(self)
+
+    monkeypatch.setattr(Controller, "step", faulty)
+    control(Fleet("student-edge", "default"), metrics, poll_s=0.01, stopping=stopping)
+    assert "a fault of the controller" in caplog.text
+    assert metrics.looks.labels("failed")._value.get() == 1
+    assert metrics.looks.labels("done")._value.get() == 1
+
+
+def test_the_first_answer_is_waited_for_where_a_policy_may_be_late(server: Server, tmp_path: Path) -> None:
+    server.keep(at(runtime="", state="done", reason="it is there"))
+    found = Fleet("student-edge", "default")
+    there, found._core = found._core, found._core.__class__(_nowhere(tmp_path))
+    with pytest.raises(RolloutError, match="does not answer"):
+        watch.wait(found, poll_s=0.01)
+    threading.Timer(0.5, lambda: setattr(found, "_core", there)).start()
+    assert watch.wait(found, poll_s=0.05, patience_s=20) == "it is there"
+
+
+def _nowhere(folder: Path) -> Any:
+    kubeconfig(folder / "nowhere", "http://127.0.0.1:9")
+    return config.new_client_from_config(str(folder / "nowhere"))
 
 
 def test_progress_survives_the_controller_at_any_moment(server: Server) -> None:

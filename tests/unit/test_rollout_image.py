@@ -160,7 +160,7 @@ def test_a_node_that_comes_back_with_an_old_pod_after_the_end_gets_a_new_one() -
     cut = [replace(n, is_heard=n.name not in ("edge-4", "edge-7")) for n in nodes]
     play = Play(BOTH, cut).looks(300)
     assert play.progress.state == "done"
-    assert (play.assigned or {})["edge-4"] == 2
+    assert (play.assigned or {})["edge-4"] == 1, "its old pod might refuse the new release for good"
     assert "edge-4" not in play.deleted
     play.nodes = [replace(n, is_heard=True) for n in play.nodes]
     assert play.look().replace == ("edge-4",), "one at a time"
@@ -191,7 +191,7 @@ def test_superseded_in_the_middle_the_next_image_goes_from_the_first_wave() -> N
     play.target = replace(BOTH, version=3, revision=8, runtime="new")
     play.look()
     assert (play.progress.wave, play.progress.settled, play.progress.settled_runtime) == (0, 1, "new")
-    assert play.deleted[before:] == ["edge-0"]
+    assert play.looks(5).deleted[before:][:1] == ["edge-0"], "after the pod that was under way"
 
 
 @pytest.mark.parametrize(
@@ -211,3 +211,43 @@ def test_superseded_in_the_middle_the_next_image_goes_from_the_first_wave() -> N
 )
 def test_verdict_of_a_pod(changes: dict[str, Any], expected: str) -> None:
     assert verdict(replace(node("a", serves=2), **changes), BOTH) == expected
+
+
+def test_a_daemonset_that_makes_old_pods_is_not_fed_with_them() -> None:
+    wave = replace(at(), runtime="next")
+    first = decide(BOTH, wave, fleet(20), now=1001, assigned={})
+    assert first.replace == ("edge-0",)
+    second = decide(BOTH, first.progress, fleet(20), now=1002, assigned={}, resting={"edge-0"})
+    assert second.replace == ()
+    assert second.behind == {"edge-0"}, "its time runs"
+    late = decide(BOTH, wave, fleet(20), now=1700, assigned={}, resting={"edge-0"}, behind_s={"edge-0": 700.0})
+    assert late.progress.state == "stopped"
+    assert "node edge-0 failed: its pod is not of the chart's template" in late.progress.reason
+    open_now = replace(at(wave=1), runtime="next")
+    held = decide(BOTH, open_now, fleet(20), now=1001, assigned={}, resting={"edge-0"})
+    assert held.replace == (), "it is one that is under way"
+
+
+def test_one_broken_pod_does_not_keep_the_others_from_theirs() -> None:
+    done = replace(DONE, revision=7, runtime="next", version=2)
+    nodes = [replace(n, runtime="next", active=2) for n in fleet(20)]
+    nodes[3] = replace(nodes[3], is_ready=False, trouble="CrashLoopBackOff", silent_s=30)
+    nodes[5] = replace(nodes[5], runtime="new")
+    assert decide(BOTH, done, nodes, now=1001, assigned={}).replace == ()
+    nodes[3] = replace(nodes[3], silent_s=61)
+    assert decide(BOTH, done, nodes, now=1001, assigned={}).replace == ("edge-5",)
+    nodes[3] = replace(nodes[3], trouble="", silent_s=0)
+    stuck = decide(BOTH, done, nodes, now=1001, assigned={}, behind_s={"edge-3": 700.0})
+    assert stuck.replace == ("edge-5",)
+
+
+def test_pods_under_way_count_on_the_whole_fleet() -> None:
+    waves = wave_numbers(BOTH.waves, fleet(20))
+    last = next(name for name, wave in waves.items() if wave == 2)
+    nodes = [replace(n, runtime=None, is_ready=False) if n.name == last else n for n in fleet(20)]
+    assert decide(BOTH, replace(at(), runtime="next"), nodes, now=1001, assigned={}).replace == ()
+
+
+def test_each_deletion_is_a_write() -> None:
+    first = decide(IMAGE, replace(DONE, revision=7, runtime="next"), fleet(20), now=1001, assigned={})
+    assert (len(first.replace), first.progress.deletions) == (1, 1)
