@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 from edge.rollout.model import Decision, NodeView, Progress, Target
 from edge.rollout.verdicts import failure_limit, has_lapsed, has_old_pod, judge, keeps, wave_numbers
 
+_MOST_AT_A_LOOK = 50  # pods that are deleted: each is a request, one after another
+
 
 @dataclass(frozen=True)
 class _Seen:
@@ -237,7 +239,8 @@ def _replace(
     )
     due = [node for node in open_now if node.is_heard and has_old_pod(node, target) and node.name not in resting]
     due.sort(key=lambda node: (node.is_ready, node.name))
-    return tuple(node.name for node in due[: max(0, failure_limit(target, len(nodes)) - under_way)])
+    slots = min(_MOST_AT_A_LOOK, failure_limit(target, len(nodes)) - under_way)
+    return tuple(node.name for node in due[: max(0, slots)])
 
 
 def _behind(
