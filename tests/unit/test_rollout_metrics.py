@@ -1,8 +1,10 @@
 """What the controller tells Prometheus and its kubelet."""
 
+import re
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -63,6 +65,22 @@ def test_what_a_look_saw_is_counted(metrics: Metrics, address: str) -> None:
         "edgedistill_rollout_replaced_pods_total 3.0",
     ):
         assert line in text.splitlines()
+
+
+def test_the_manual_lists_every_metric(metrics: Metrics, address: str) -> None:
+    progress = Progress(2, 7, 1, 1, 0.0, None, "rolling", "")
+    with metrics.look():
+        decision = Decision(progress, {}, waves={"a": 0}, verdicts={"a": "confirmed"})
+        metrics.show(Look(TARGET, decision, replaced=0, statuses={}))
+    kinds = re.findall(r"# TYPE (edgedistill_\S+) (\w+)", get(f"{address}/metrics")[1])
+    shown = {name for name, _ in kinds if not name.endswith("_created")}
+    manual = (Path(__file__).resolve().parents[2] / "docs" / "rollout.md").read_text()
+    listed = {
+        name
+        for row in re.findall(r"^\| (`edgedistill_.*?) \|", manual, re.MULTILINE)
+        for name in re.findall(r"`(\S+)`", row)
+    }
+    assert listed == shown
 
 
 def test_nothing_else_is_there(address: str, metrics: Metrics) -> None:
