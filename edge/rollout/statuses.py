@@ -79,6 +79,12 @@ class Statuses:
     def _by_kubelet(self, pod: str, port: int) -> Forwarded:
         from kubernetes.stream import portforward  # websockets: the controller itself needs none
 
-        method = self._core.connect_get_namespaced_pod_portforward
-        forwarded: Forwarded = portforward(method, pod, self._namespace, ports=str(port))
+        try:
+            forwarded: Forwarded = portforward(
+                self._core.connect_get_namespaced_pod_portforward, pod, self._namespace, ports=str(port)
+            )
+        except client.ApiException as error:
+            if isinstance(error.__context__, KeyboardInterrupt):  # the client takes Ctrl-C for a failed connection
+                raise KeyboardInterrupt from error
+            raise
         return forwarded

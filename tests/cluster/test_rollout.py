@@ -132,7 +132,9 @@ def test_a_newer_target_supersedes_and_helm_rollback_is_a_target_too(fleet: Flee
 @pytest.mark.case("stopped by the operator")
 def test_the_operator_stops_a_rollout(fleet: Fleet, press: Press) -> None:
     settled = fleet.rollout()["settled"]
-    watch = subprocess.Popen(fleet.cli_command("status", "--watch"), stdout=subprocess.PIPE, text=True)
+    # A shell that starts the tests in its background has them ignore Ctrl-C, and what they start.
+    command = ["env", "--default-signal=INT", *fleet.cli_command("status", "--watch")]
+    watch = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     stopped = fleet.cli("stop")
     assert stopped.returncode == 0, stopped.stderr
     assert "the operator stopped it" in fleet.ended("stopped", 30)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import urllib3
+from kubernetes import client
 
 from edge.rollout.api import ApiError
 from edge.rollout.controller import Look
@@ -107,3 +108,17 @@ def test_who_may_not_forward_a_port_asks_the_pods(error: Exception) -> None:
         raise error
 
     assert Statuses(Api(), "student-edge", "edge", forward=refuse).fetch() is None
+
+
+def test_ctrl_c_while_the_way_is_made_is_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt as error:
+            raise client.ApiException(status=0, reason=str(error))  # noqa: B904 as the client does it
+
+    monkeypatch.setattr("kubernetes.stream.portforward", interrupted)
+    core = Api()
+    core.connect_get_namespaced_pod_portforward = None  # type: ignore[attr-defined]
+    with pytest.raises(KeyboardInterrupt):
+        Statuses(core, "student-edge", "edge").fetch()
