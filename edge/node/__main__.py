@@ -21,6 +21,7 @@ if __name__ == "__main__":
 import uvloop
 
 from edge.node.access import access_of, add_options, address
+from edge.node.active import PROBATION_S
 from edge.node.agent import Agent, Settings
 from edge.node.feedback import Feedback
 from edge.node.feedback import add_options as add_feedback_options
@@ -61,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--grpc-port", type=int, default=8081, help="0: any free one")
     add("--node-name", default=socket.gethostname(), help="shown in /status")
     add("--poll-s", type=float, default=5.0, help="seconds between looks at the wanted version, on average")
+    add("--probation-s", type=float, default=PROBATION_S, help="a new release must hold out so long to be trusted")
     add("--forget", type=int, metavar="VERSION", help="try this version again, though it was refused; for one start")
     add("--ca", type=Path, help="certificates that an https origin may be signed by; absent: the system's")
     add_feedback_options(add)
@@ -123,6 +125,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         poll_s=options.poll_s,
         ca=options.ca,
         memory_bytes=options.update_memory_mb << 20,
+        probation_s=options.probation_s,
     )
 
 

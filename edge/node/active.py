@@ -14,7 +14,7 @@ from edge.node.status import Status
 from edgedistill.bundle import MANIFEST
 from edgedistill.errors import RefusedRelease
 
-PROBATION_S = 20.0
+PROBATION_S = 20.0  # unless the operator says otherwise
 PROBATION_STARTS = 3  # that died on probation
 DISK_FAULTS = ("wrong_digest", "missing_file", "extra_file", "bad_manifest", "bad_signature")  # it was whole once
 PROBATION_FAILURES = 5  # answers on probation that raised or were not finite
@@ -23,8 +23,18 @@ PROBATION_FAILURES = 5  # answers on probation that raised or were not finite
 class Active:
     """What the pointer names and the engine answers from; every change of either is made here."""
 
-    def __init__(self, state: State, serving: Serving, status: Status, *, root: bytes, memory_bytes: int) -> None:
+    def __init__(
+        self,
+        state: State,
+        serving: Serving,
+        status: Status,
+        *,
+        root: bytes,
+        memory_bytes: int,
+        probation_s: float = PROBATION_S,
+    ) -> None:
         self.state, self.serving, self.status = state, serving, status
+        self.probation_s = probation_s
         self.pointer = state.pointer()
         self._root, self._memory_bytes = root, memory_bytes
         self._served_since = time.monotonic()
@@ -112,7 +122,7 @@ class Active:
             if self.pointer.active != self.release:  # there is none before, or it cannot be had just now
                 self.serving.swap(None)  # alive and not ready is better than wrong
                 self.status.state, self.status.reason = "waiting", message
-        elif self.on_probation and time.monotonic() - self._served_since > PROBATION_S:
+        elif self.on_probation and time.monotonic() - self._served_since > self.probation_s:
             self._remember(replace(self.pointer, probation=False, unfinished_starts=0))
 
     def refuse(self, version: int, digest: str, reason: str, message: str) -> None:

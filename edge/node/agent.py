@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edge.node.active import Active
+from edge.node.active import PROBATION_S, Active
 from edge.node.catalog import Catalog, Unreachable
 from edge.node.child import MEMORY_BYTES, Child, Interrupted
 from edge.node.decide import Activate, Keep, Observation, Refuse, Trouble, decide
@@ -38,6 +38,7 @@ class Settings:
     poll_s: float = 5.0  # between two looks, on average
     ca: Path | None = None  # certificates that an https origin may be signed by; None: the system's
     memory_bytes: int = MEMORY_BYTES  # of the child that updates
+    probation_s: float = PROBATION_S  # of a new release
 
 
 class Agent:
@@ -49,7 +50,14 @@ class Agent:
         self.settings, self.state, self.serving, self._failpoint = settings, state, serving, failpoint
         self.status = Status()
         self.also: Callable[[], dict[str, Any]] = dict  # more of /status
-        self.active = Active(state, serving, self.status, root=settings.root, memory_bytes=settings.memory_bytes)
+        self.active = Active(
+            state,
+            serving,
+            self.status,
+            root=settings.root,
+            memory_bytes=settings.memory_bytes,
+            probation_s=settings.probation_s,
+        )
         self.origin = Origin(settings.releases, settings.poll_s, ca=settings.ca)
         self.stopping = threading.Event()  # set: a round that waits for its child ends at once
         self._child: Child | None = None  # while a round looks at the origin and updates

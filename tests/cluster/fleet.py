@@ -253,7 +253,7 @@ def fleet_values(name: str, releases: str, root: str) -> dict[str, Any]:
             "silenceSeconds": 15,
             "deadlineSeconds": 90,
         },
-        "node": {"pollSeconds": 1},
+        "node": {"pollSeconds": 1, "probationSeconds": 5},
         "nodeSelector": {FLEET_LABEL: "yes"},
         "controller": {"nodeSelector": {"kubernetes.io/hostname": "edge-2"}},  # the one whose link is never cut
     }

@@ -122,13 +122,13 @@ def test_a_release_that_cannot_be_had_is_tried_each_round_but_the_one_before_is_
     assert node.shown() == ("probation", 2)
 
 
-def test_a_release_is_not_held_to_what_the_one_before_it_answers(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_release_is_not_held_to_what_the_one_before_it_answers(node: Node) -> None:
     node.unreadable.add(2)
     node.agent.boot()
     node.fail()
     node.agent.step()
     assert node.state.refusals() == (), "release 1 failed"
-    monkeypatch.setattr(module, "PROBATION_S", -1.0)
+    node.agent.active.probation_s = -1.0
     node.agent.step()
     assert node.agent.active.pointer.probation, "release 2 has not answered yet"
     node.unreadable.clear()

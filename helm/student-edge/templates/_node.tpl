@@ -31,6 +31,7 @@ containers:
       - --version-file=/etc/edgedistill/assignment/$(NODE_NAME)
       - --node-name=$(NODE_NAME)
       - --poll-s={{ include "student-edge.number" .Values.node.pollSeconds }}
+      - --probation-s={{ include "student-edge.number" .Values.node.probationSeconds }}
       - --update-memory-mb={{ .Values.node.updateMemory | int64 }}
       - --listen=0.0.0.0
       {{- with .Values.access }}
