@@ -24,6 +24,7 @@ CHART = REPOSITORY / "helm" / "student-edge"
 FLEET_LABEL = "edgedistill.dev/fleet"  # the nodes of the fleets carry it
 CANARY = {"key": "edgedistill.dev/wave", "value": "canary"}
 NAMESPACE = "edge-fleet"
+PROBATION_S = 5  # not the 20 of the chart: each wave of each test waits so long
 ONE_WAVE = {"rollout": {"waves": [{"percent": 100}]}}
 RESTRICTED = "pod-security.kubernetes.io/enforce=restricted"
 Done = subprocess.CompletedProcess[str]
@@ -253,7 +254,7 @@ def fleet_values(name: str, releases: str, root: str) -> dict[str, Any]:
             "silenceSeconds": 15,
             "deadlineSeconds": 90,
         },
-        "node": {"pollSeconds": 1, "probationSeconds": 5},
+        "node": {"pollSeconds": 1, "probationSeconds": PROBATION_S},
         "nodeSelector": {FLEET_LABEL: "yes"},
         "controller": {"nodeSelector": {"kubernetes.io/hostname": "edge-2"}},  # the one whose link is never cut
     }

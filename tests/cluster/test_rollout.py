@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from edgedistill.bundle import MANIFEST, Manifest
-from tests.cluster.fleet import ONE_WAVE, Fleet
+from tests.cluster.fleet import ONE_WAVE, PROBATION_S, Fleet
 from tests.cluster.load import Load, ask
 from tests.cluster.origin import Origin, Press, Releases
 from tests.cluster.testbed.network import NODES
@@ -79,7 +79,7 @@ def test_two_upgrades_lose_no_request_and_restart_no_pod(
             assert fleet.active() == dict.fromkeys(NAMES, version)
             if not wait:
                 others = min(watch.seen[node] for node in OTHERS)
-                assert watch.seen["edge-1"] + 20 < others, "the canary proves it first"
+                assert watch.seen["edge-1"] + PROBATION_S < others, "the canary proves it first"
             after_s = ", ".join(f"{node} {watch.seen[node] - begun:.0f} s" for node in NAMES)
             sent = origin.sent
             size = ", ".join(f"{node} {sent[node] / 1000:.0f} kB" for node in NAMES)
