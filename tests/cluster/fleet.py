@@ -24,7 +24,7 @@ CHART = REPOSITORY / "helm" / "student-edge"
 FLEET_LABEL = "edgedistill.dev/fleet"  # the nodes of the fleets carry it
 CANARY = {"key": "edgedistill.dev/wave", "value": "canary"}
 NAMESPACE = "edge-fleet"
-PROBATION_S = 5  # not the 20 of the chart: each wave of each test waits so long
+PROBATION_S = 8  # not the 20 of the chart: each wave of each test waits so long
 ONE_WAVE = {"rollout": {"waves": [{"percent": 100}]}}
 RESTRICTED = "pod-security.kubernetes.io/enforce=restricted"
 Done = subprocess.CompletedProcess[str]
