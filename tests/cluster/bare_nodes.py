@@ -66,7 +66,7 @@ class Cluster:
     nodes: list[BareNode] = field(default_factory=list)
 
     def __enter__(self) -> "Cluster":
-        config.load_kube_config()
+        config.load_kube_config(os.environ["KUBECONFIG"])  # the client itself reads it when it is imported
         self.core, self.leases = client.CoreV1Api(), client.CoordinationV1Api()
         self._stopping, self._threads = threading.Event(), list[threading.Thread]()
         self._pool = ThreadPoolExecutor(RENEWALS_AT_ONCE)
