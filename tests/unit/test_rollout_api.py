@@ -460,6 +460,8 @@ def test_watching_without_a_terminal_tells_what_changes(server: Server, tmp_path
         stderr=subprocess.PIPE,
         text=True,
         env=environment,
+        # A shell that starts the tests in its background has them ignore Ctrl-C, and what they start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout is not None
     try:
