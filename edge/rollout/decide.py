@@ -73,7 +73,7 @@ def decide(
     progress = _in_time(progress, target, now)
     waves = wave_numbers(target.waves, nodes)
     verdicts = judge(target, progress, nodes, waves, assigned=assigned, behind_s=behind_s or {})
-    if progress.state not in ("done", "stopped"):
+    if not progress.is_over:
         seen = _Seen(target, nodes, waves, verdicts, now, watched_s)
         progress = _stopped(progress, "the operator stopped it") if stop else _next(progress, seen)
     open_now = [one for one in nodes if _is_open(progress, waves[one.name])]

@@ -57,6 +57,11 @@ def slim_pod(pod: Object) -> Object:
     return {"metadata": metadata, "spec": spec, "status": pod.get("status", {})}
 
 
+def selector(release: str, component: str) -> str:
+    """Selects the pods of one component of a release of the chart."""
+    return f"app.kubernetes.io/instance={release},app.kubernetes.io/component={component}"
+
+
 def name_of(thing: Object) -> str:
     """The object's name."""
     return str(thing["metadata"]["name"])

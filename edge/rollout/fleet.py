@@ -77,7 +77,7 @@ class Fleet:
         """Every node of the fleet; asks each running pod for its /status, over TLS when `is_tls`."""
         chosen = ",".join(f"{key}={value}" for key, value in selector.items())
         found = read_all(self._core.list_node, keep=facts.slim_node, label_selector=chosen)
-        labels = f"app.kubernetes.io/instance={self.release},app.kubernetes.io/component=node"
+        labels = facts.selector(self.release, "node")
         pods = read_all(self._core.list_namespaced_pod, self.namespace, keep=facts.slim_pod, label_selector=labels)
         self._heartbeats = {facts.name_of(node): facts.heartbeat(node) for node in found}
         return self._looker.look(found, pods, is_tls=is_tls)
@@ -125,8 +125,7 @@ class Fleet:
         The target owns it, so `helm uninstall` takes it away too.
         """
         notes = {PROGRESS: json.dumps(asdict(decision.progress), sort_keys=True)}
-        is_open = decision.progress.state not in ("done", "stopped")
-        if is_open and before.stop_requested == stop_mark(target):
+        if not decision.progress.is_over and before.stop_requested == stop_mark(target):
             notes[STOP] = before.stop_requested
         labels = {"app.kubernetes.io/instance": self.release, "app.kubernetes.io/managed-by": "edgedistill-rollout"}
         owner = client.V1OwnerReference(

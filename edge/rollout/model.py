@@ -73,6 +73,11 @@ class Progress:
         return (self.version, self.revision, self.runtime) == wanted and self.name in ("", target.name)
 
     @property
+    def is_over(self) -> bool:
+        """Whether the rollout has ended, well or not."""
+        return self.state in ("done", "stopped")
+
+    @property
     def phase(self) -> tuple[object, ...]:
         """What the controller measures the time of."""
         of = (self.name, self.version, self.revision, self.runtime)

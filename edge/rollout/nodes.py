@@ -164,44 +164,20 @@ class Looker:
         elif known.unanswered is None and (trouble or name in answers):
             known.unanswered = now
         silent_s = 0.0 if known.unanswered is None else max(now - known.unanswered, 0.001)
-        return node_view(
-            name,
-            node["metadata"].get("labels", {}),
-            status if status is not None else known.status,
+        said = known.status or {}
+        return NodeView(
+            name=name,
+            labels=node["metadata"].get("labels", {}),
             is_heard=is_heard,
             silent_s=silent_s,
+            active=_version(said.get("active")),
+            desired=_version(said.get("desired")),
+            state=said.get("state") or ("silent" if silent_s else "starting"),
+            refused=said.get("refused", ""),
             runtime=facts.runtime(pod),
             is_ready=facts.is_ready(pod),
             trouble=trouble,
         )
-
-
-def node_view(
-    name: str,
-    labels: Mapping[str, str],
-    status: Mapping[str, Any] | None,
-    *,
-    is_heard: bool,
-    silent_s: float,
-    runtime: str | None = "",
-    is_ready: bool = True,
-    trouble: str = "",
-) -> NodeView:
-    """A node, from what its /status said; None: it said nothing. What makes no sense in it is left out."""
-    said = status or {}
-    return NodeView(
-        name=name,
-        labels=labels,
-        is_heard=is_heard,
-        silent_s=silent_s,
-        active=_version(said.get("active")),
-        desired=_version(said.get("desired")),
-        state=said.get("state") or ("silent" if silent_s else "starting"),
-        refused=said.get("refused", ""),
-        runtime=runtime,
-        is_ready=is_ready,
-        trouble=trouble,
-    )
 
 
 def _told(status: dict[str, Any] | None) -> dict[str, Any] | None:

@@ -50,7 +50,7 @@ class Statuses:
 
     def fetch(self) -> dict[str, dict[str, Any] | None] | None:
         """What each pod said, None: nothing; None for all: no controller can be reached, or it knows nothing new."""
-        labels = f"app.kubernetes.io/instance={self._release},app.kubernetes.io/component=controller"
+        labels = facts.selector(self._release, "controller")
         try:
             pods = read_all(self._core.list_namespaced_pod, self._namespace, label_selector=labels)
             name = next(facts.name_of(pod) for pod in pods if facts.is_ready(pod))

@@ -4,6 +4,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 
 from edge.rollout.api import ApiError
@@ -26,7 +27,12 @@ class FleetStatus:
     @property
     def current(self) -> Progress | None:
         """The progress of the newest target; None: the controller has not seen it yet."""
-        return self.progress if self.progress and self.progress.is_of(self.target) else None
+        return _current(self.progress, self.target)
+
+    @cached_property
+    def waves(self) -> Mapping[str, int]:
+        """Wave of each node, from 0."""
+        return wave_numbers(self.target.waves, self.nodes)
 
     @property
     def sentence(self) -> str:
@@ -35,29 +41,27 @@ class FleetStatus:
         now = self.current
         if now is None:
             return f"release {version}: unknown: the controller has not seen this target; see its pod's log"
-        if now.state in ("done", "stopped"):
+        if now.is_over:
             return f"release {version}: {now.state}: {now.reason}"
-        numbers = wave_numbers(self.target.waves, self.nodes)
-        is_there = [verdict(one, self.target) == "confirmed" for one in self.nodes if numbers[one.name] <= now.wave]
+        is_there = [verdict(one, self.target) == "confirmed" for one in self.nodes if self.waves[one.name] <= now.wave]
         where = f"wave {now.wave + 1} of {waves}, {sum(is_there)} of {len(is_there)} nodes have it"
         return f"release {version}: {now.state}, {where}: {now.reason}"
 
     def document(self) -> dict[str, Any]:
         """As JSON, for programs."""
-        waves = wave_numbers(self.target.waves, self.nodes)
         return {
             "target": {"name": self.target.name, "version": self.target.version, "waves": len(self.target.waves)},
             "rollout": asdict(self.progress) if self.progress else None,
             "is_current": self.current is not None,
             "sentence": self.sentence,
-            "nodes": [self._node(node, waves[node.name]) for node in sorted(self.nodes, key=lambda one: one.name)],
+            "nodes": [self._node(node) for node in sorted(self.nodes, key=lambda one: one.name)],
         }
 
-    def _node(self, node: NodeView, wave: int) -> dict[str, Any]:
+    def _node(self, node: NodeView) -> dict[str, Any]:
         seen_s = self.last_seen_s.get(node.name)
         return {
             "name": node.name,
-            "wave": wave + 1,
+            "wave": self.waves[node.name] + 1,
             "assigned": self.versions.get(node.name),
             "active": node.active,
             "state": _state(node),
@@ -123,8 +127,11 @@ def wait(fleet: Fleet, *, timeout_s: float | None = None, poll_s: float = 2.0, p
 def _standing(fleet: Fleet) -> tuple[Target, Progress | None]:
     """The target, and its progress; None: the controller has not seen it yet."""
     target, _ = fleet.target()
-    progress = fleet.assignment().progress
-    return target, progress if progress and progress.is_of(target) else None
+    return target, _current(fleet.assignment().progress, target)
+
+
+def _current(progress: Progress | None, target: Target) -> Progress | None:
+    return progress if progress and progress.is_of(target) else None
 
 
 def longest_s(target: Target) -> float:
@@ -135,7 +142,7 @@ def longest_s(target: Target) -> float:
 def stop(fleet: Fleet) -> str:
     """Stop the newest target and send every node back to the release that the fleet last finished."""
     target, progress = _standing(fleet)
-    if progress and progress.state in ("done", "stopped"):
+    if progress and progress.is_over:
         raise RolloutError(f"release {target.version} is {progress.state}; to leave it, upgrade the chart to another")
     try:
         fleet.request_stop(target)
